@@ -1,0 +1,36 @@
+"""The artifact directory: model files, tokenizer, configuration, and the manifest that names each with its hash.
+
+with write_bundle(destination, overwrite=False) as draft:
+    (draft.path / "model.onnx").write_bytes(...)
+    draft.manifest.update(model=..., form=..., ...)
+
+bundle = read_bundle(path, verify="size")
+bundle.file("model.onnx"), bundle.manifest.model.layers
+"""
+
+from __future__ import annotations
+
+from edgekit.bundle.manifest import MANIFEST_NAME, SCHEMA, CacheInfo, FileEntry, GraphInfo, Manifest, ModelInfo, Tokens
+from edgekit.bundle.read import Bundle, FileCheck, check_files, read_bundle
+from edgekit.bundle.sidecar import SIDECARS, read_sidecar, write_sidecar
+from edgekit.bundle.write import BundleDraft, write_bundle
+
+__all__ = [
+    "MANIFEST_NAME",
+    "SCHEMA",
+    "SIDECARS",
+    "Bundle",
+    "BundleDraft",
+    "CacheInfo",
+    "FileCheck",
+    "FileEntry",
+    "GraphInfo",
+    "Manifest",
+    "ModelInfo",
+    "Tokens",
+    "check_files",
+    "read_bundle",
+    "read_sidecar",
+    "write_bundle",
+    "write_sidecar",
+]

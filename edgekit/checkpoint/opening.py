@@ -1,0 +1,25 @@
+"""From what a user types to an open checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit.checkpoint.gguf_file import GgufCheckpoint
+from edgekit.checkpoint.hugging_face import HuggingFaceCheckpoint
+from edgekit.checkpoint.interface import Checkpoint
+from edgekit.checkpoint.pulling import pull
+from edgekit.checkpoint.reference import local_path
+
+
+def open_checkpoint(ref: str | Path, *, offline: bool = False) -> Checkpoint:
+    """Opens a GGUF file, a Hugging Face directory, a known name, or OWNER/NAME of the model hub.
+
+    A known name is taken as such even where a file of that name exists: write ./NAME for the file. What is not local
+    is pulled into the cache first, unless `offline`.
+
+    Raises CheckpointError for what is none of these, or damaged, or not understood.
+    """
+    path = local_path(ref)
+    if path is None:
+        path = pull(str(ref), offline=offline)
+    return HuggingFaceCheckpoint(path) if path.is_dir() else GgufCheckpoint(path)

@@ -1,0 +1,1 @@
+"""Hugging Face tokenizer files out of a GGUF file's metadata."""

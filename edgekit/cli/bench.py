@@ -1,0 +1,127 @@
+"""Measure how fast a bundle runs here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class Counts(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers of at least 1, separated by commas."""
+
+    name = "n,n,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The numbers; a usage error for anything else."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is not a list of whole numbers such as 128,512.", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--prompt-tokens", type=Counts(), default="128,512", show_default=True, help="Lengths of prompts.")
+@click.option(
+    "--depth",
+    "depths",
+    type=Counts(),
+    default="128,1024",
+    show_default=True,
+    help="Tokens in the cache when decoding begins.",
+)
+@click.option(
+    "--decode-tokens", type=click.IntRange(min=1), default=32, show_default=True, help="Tokens decoded at each depth."
+)
+@click.option("--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Medians are over these.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one per physical core]")
+@click.option("--backend", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to run.")
+@click.option("--unchecked", is_flag=True, help="Measure a bundle that has not passed edgekit parity.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, every sample included.")
+def command(bundle: Path, unchecked: bool, as_json: bool, **choices: Any) -> None:
+    """Measure how fast a bundle runs here: first token, prompt, decoding, memory, loading.
+
+    Everything runs in a process of its own. The answers are checked first. Only a bundle that has passed edgekit
+    parity is measured. The result is kept in the bundle as bench.json.
+    """
+    from edgekit.benchmark.run import BenchmarkOptions, benchmark, require_parity
+    from edgekit.bundle import read_bundle, write_sidecar
+    from edgekit.cli.display_progress import displayed_progress
+
+    opened = read_bundle(bundle)
+    options = BenchmarkOptions(**choices)
+    if not unchecked:
+        require_parity(opened)
+    with displayed_progress() as progress:
+        report = benchmark(opened, options, progress)
+    write_sidecar(opened, "bench", report)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        _print(report)
+
+
+def _print(report: dict[str, Any]) -> None:
+    from edgekit.cli.table import print_table
+
+    settings, machine = report["settings"], report["environment"]
+    unproven = "" if report["parity"] else "; NOT CHECKED: this bundle has not passed edgekit parity"
+    click.echo(f"{report['model']}, {report['dtype']}, {report['form']} form{unproven}")
+    click.echo(f"{report['session']}; {machine['cpu']}")
+    rows = []
+    for row in report["prompts"]:
+        name = f"prompt of {row['tokens']}"
+        rows.append((f"{name}, first token", *_row(row["ttft_s"], 1e3, "ms")))
+        rows.append((name, *_row(row["tokens_per_s"], 1, "tokens/s")))
+    for row in report["decodes"]:
+        rows.append((f"decode at depth {row['depth']}", *_row(row["tokens_per_s"], 1, "tokens/s")))
+    for state in ("cold", "warm"):
+        if report["load"][state] is not None:
+            rows.append((f"load, {state}", *_row(report["load"][state]["load_s"], 1e3, "ms")))
+    heading = f"of {settings['repetitions']} repetitions"
+    print_table((heading, "median", "mean", "σ", "min", "unit"), rows)
+    for line in _remarks(report):
+        click.echo(line)
+
+
+def _row(values: dict[str, Any], factor: float, unit: str) -> tuple[str, ...]:
+    numbers = (values[name] for name in ("median", "mean", "stdev", "min"))
+    return (*("-" if number is None else f"{number * factor:.1f}" for number in numbers), unit)
+
+
+def _remarks(report: dict[str, Any]) -> list[str]:
+    """Memory, bound and noise, as far as they can be told here."""
+    lines = []
+    memory = report["memory"]
+    if memory["measured"] is not None:
+        lines.append(
+            f"memory: peak {_megabytes(memory['measured']['peak'])}, "
+            f"{_megabytes(memory['loaded']['peak'])} once loaded "
+            f"(resident, mapped weights included; weight files {_megabytes(memory['weight_file_bytes'])})"
+        )
+    bandwidth = report["read_bandwidth_bytes_per_s"]
+    for row in report["decodes"]:
+        if row["roofline"] is not None:
+            lines.append(
+                f"bound at depth {row['depth']}: {row['roofline']['bytes_per_token'] / 1e6:.1f} MB a token at "
+                f"{bandwidth / 1e9:.1f} GB/s take {row['roofline']['bound_s_per_token'] * 1e3:.1f} ms; "
+                f"{row['roofline']['attained']:.0%} reached"
+            )
+    if bandwidth is not None:
+        lines.append(f"bandwidth: {report['read_bandwidth_method']}")
+    noise = report["others_cpu_share"]
+    if noise is not None:
+        lines.append(
+            f"noise: other processes took {noise['mean']:.0%} of the processors on average, "
+            f"{max(noise['samples']):.0%} in the worst repetition"
+        )
+    return lines
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

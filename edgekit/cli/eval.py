@@ -1,0 +1,172 @@
+"""Measure the perplexity of a text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgekit.bundle import Bundle
+    from edgekit.evaluate.perplexity import EncodedText, Perplexity
+    from edgekit.evaluate.windows import WindowPlan
+    from edgekit.progress import Progress
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--text", "text_file", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), help="UTF-8."
+)
+@click.option("--context", type=click.IntRange(min=2), default=512, show_default=True, help="Tokens of a window.")
+@click.option(
+    "--stride",
+    type=click.IntRange(min=1),
+    help="Tokens between the starts of windows; a smaller one gives each token more context.  [default: no overlap]",
+)
+@click.option("--max-windows", type=click.IntRange(min=1), help="Measure only the first windows.")
+@click.option("--against", metavar="CHECKPOINT", help="Measure this checkpoint in PyTorch, float32, for comparison.")
+@click.option(
+    "--baseline", metavar="BUNDLE", type=click.Path(path_type=Path), help="Measure another bundle, for comparison."
+)
+@click.option("--resume/--restart", default=True, help="Go on with an interrupted measurement, or begin again.")
+@click.option("--backend", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to run.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one per physical core]")
+@click.option("--offline", is_flag=True, help="Fetch nothing; fail if the checkpoint is not in the cache.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    bundle: Path,
+    text_file: Path,
+    context: int,
+    stride: int | None,
+    max_windows: int | None,
+    against: str | None,
+    baseline: Path | None,
+    resume: bool,
+    backend: str,
+    threads: int | None,
+    offline: bool,
+    as_json: bool,
+) -> None:
+    """Measure the perplexity of a text.
+
+    The text is cut into windows of --context tokens. Each token is predicted once, from those before it in its
+    window; the first of a window that nothing comes before is not predicted. Where the bundle begins texts with a
+    token of its own, every window begins with it. The result is kept in the bundle as eval.json.
+    """
+    if against is not None and baseline is not None:
+        raise click.UsageError("--against and --baseline exclude each other.")
+
+    from edgekit.bundle import read_bundle, write_sidecar
+    from edgekit.cli.display_progress import displayed_progress
+    from edgekit.cli.torch_needed import require_torch
+    from edgekit.evaluate.of_bundle import perplexity_of_bundle
+    from edgekit.evaluate.perplexity import compared
+    from edgekit.evaluate.text import encoded_text
+    from edgekit.evaluate.windows import plan_of
+
+    opened = read_bundle(bundle)
+    if against is not None:
+        require_torch("measuring a checkpoint")
+    tokens = opened.manifest.tokens
+    plan = plan_of(context, stride, tokens.bos if tokens.add_bos else None)
+    text = encoded_text(text_file, opened)
+    settings: dict[str, Any] = {"backend": backend, "threads": threads, "max_windows": max_windows, "resume": resume}
+    other, reference = None, None
+    with displayed_progress() as progress:
+        if against is not None:
+            other = f"{against}, PyTorch float32"
+            reference = _of_checkpoint(against, offline, text, plan, max_windows, resume, progress)
+        elif baseline is not None:
+            other = str(baseline)
+            reference = _of_baseline(baseline, text_file, text, plan, settings, progress)
+        found = perplexity_of_bundle(opened, text, plan, progress=progress, **settings)
+
+    document: dict[str, Any] = {
+        "text": {"name": text.name, "sha256": text.sha256, "bytes": text.bytes, "tokens": len(text.tokens)},
+        "context": plan.context,
+        "stride": plan.stride,
+        "bos": plan.bos,
+        **found.to_dict(),
+        "reference": None,
+    }
+    if reference is not None:
+        ratio = compared(found, reference)
+        document["reference"] = {
+            "name": other,
+            **reference.to_dict(),
+            "ratio": ratio.ratio,
+            "ratio_standard_error": ratio.standard_error,
+        }
+    write_sidecar(opened, "eval", document)
+    if as_json:
+        click.echo(json.dumps({"bundle": str(bundle), **document}, indent=2))
+    else:
+        _print(document)
+
+
+def _of_checkpoint(
+    against: str,
+    offline: bool,
+    text: EncodedText,
+    plan: WindowPlan,
+    max_windows: int | None,
+    resume: bool,
+    progress: Progress,
+) -> Perplexity:
+    from edgekit.checkpoint import open_checkpoint
+    from edgekit.parity.reference_perplexity import perplexity_of_checkpoint
+
+    progress.stage(f"opening {against}")
+    checkpoint = open_checkpoint(against, offline=offline)
+    return perplexity_of_checkpoint(checkpoint, text, plan, max_windows=max_windows, resume=resume, progress=progress)
+
+
+def _of_baseline(
+    path: Path, text_file: Path, text: EncodedText, plan: WindowPlan, settings: dict[str, Any], progress: Progress
+) -> Perplexity:
+    from edgekit.bundle import read_bundle
+    from edgekit.errors import EdgekitError
+    from edgekit.evaluate.of_bundle import perplexity_of_bundle
+    from edgekit.evaluate.text import encoded_text
+
+    bundle: Bundle = read_bundle(path)
+    if encoded_text(text_file, bundle).tokens != text.tokens:
+        raise EdgekitError(
+            "perplexities are compared on the same tokens",
+            f"the tokenizer of {path} makes others of {text.name}",
+            "give a --baseline with the same tokenizer, or compare bits per byte",
+        )
+    return perplexity_of_bundle(bundle, text, plan, progress=progress, **settings)
+
+
+def _print(document: dict[str, Any]) -> None:
+    text, bos = document["text"], document["bos"]
+    start = "no token put before" if bos is None else f"token {bos} put before each"
+    overlap = " (no overlap)" if document["stride"] == document["context"] - (bos is not None) else ""
+    rows = [
+        ("text", f"{text['name']}, {text['bytes']:,} bytes, {text['tokens']:,} tokens"),
+        (
+            "windows",
+            f"{document['windows']:,} of {document['context']} tokens, stride {document['stride']}{overlap}, {start}",
+        ),
+        ("predicted", f"{document['tokens']:,} tokens"),
+        ("perplexity", _with_error(document["perplexity"], document["standard_error"])),
+        ("nats per token", f"{document['nats'] / document['tokens']:.5f}"),
+        ("bits per byte", f"{document['bits_per_byte']:.5f}"),
+    ]
+    if (reference := document["reference"]) is not None:
+        rows.append(("reference", reference["name"]))
+        rows.append(("perplexity", _with_error(reference["perplexity"], reference["standard_error"])))
+        error = reference["ratio_standard_error"]
+        paired = "" if error is None else f" ± {error * 100:.2f}"
+        rows.append(("change", f"{(reference['ratio'] - 1) * 100:+.2f}{paired} %"))
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        click.echo(f"{label:<{width}}  {value}")
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.4f}" + ("" if error is None else f" ± {error:.4f}")

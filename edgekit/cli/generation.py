@@ -1,0 +1,78 @@
+"""Options that the verbs which generate text share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from edgekit.runtime.sampling import SamplingOptions
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_SAMPLING = (
+    click.option("--temperature", type=float, help="Divides the logits; 0 always takes the most likely token."),
+    click.option("--top-k", type=int, help="Choose among the K most likely tokens; 0 is off."),
+    click.option("--top-p", type=float, help="Choose among the likeliest tokens that hold this much; 1 is off."),
+    click.option("--min-p", type=float, help="Choose among tokens with this share of the likeliest's; 0 is off."),
+    click.option("--repetition-penalty", type=float, help="Above 1, what was said becomes less likely."),
+    click.option("--seed", type=int, help="Makes the same choices again."),
+)
+_ENGINE = (
+    click.option(
+        "--stop",
+        "stop_strings",
+        multiple=True,
+        metavar="TEXT",
+        help="End before this text; may be given more than once.",
+    ),
+    click.option(
+        "--backend",
+        type=click.Choice(["cpu", "cuda"]),
+        default="cpu",
+        show_default=True,
+        help="Where to run; there is no fallback.",
+    ),
+    click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one per physical core]"),
+    click.option(
+        "--max-context",
+        type=click.IntRange(min=1),
+        metavar="TOKENS",
+        help="Most tokens of prompt and answer.  [default: all the bundle allows]",
+    ),
+)
+
+
+def sampling_options(command: Decorated) -> Decorated:
+    """Add --temperature, --top-k, --top-p, --min-p, --repetition-penalty and --seed, all None unless given."""
+    return _apply(_SAMPLING, command)
+
+
+def engine_options(command: Decorated) -> Decorated:
+    """Add --stop, --backend, --threads and --max-context."""
+    return _apply(_ENGINE, command)
+
+
+def _apply(options: tuple[Callable[[Decorated], Decorated], ...], command: Decorated) -> Decorated:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def sampling_from(given: dict[str, Any], default: SamplingOptions) -> SamplingOptions:
+    """`default` with the options that were given.
+
+    Raises:
+        click.UsageError: a filter was asked for, and the temperature of 0 would leave it without effect.
+        EdgekitError: a value is out of range.
+    """
+    from dataclasses import replace
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    sampling = replace(default, **chosen)
+    idle = [name for name in ("top_k", "top_p", "min_p") if name in chosen]
+    if sampling.greedy and idle:
+        raise click.UsageError(f"--{idle[0].replace('_', '-')} has no effect at temperature 0; add --temperature.")
+    return sampling

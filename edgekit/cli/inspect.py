@@ -1,0 +1,136 @@
+"""Tell what a checkpoint or a bundle holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("checkpoint_or_bundle")
+@click.option("--template", is_flag=True, help="Print the chat template, and nothing else.")
+@click.option("--offline", is_flag=True, help="Fetch nothing; fail if the checkpoint is not in the cache.")
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+def command(checkpoint_or_bundle: str, template: bool, offline: bool, as_json: bool) -> None:
+    """Tell what a checkpoint or a bundle holds: architecture, sizes, types, tokenizer, memory per token.
+
+    CHECKPOINT_OR_BUNDLE is a GGUF file, a Hugging Face directory, a known name, OWNER/NAME, or a bundle.
+    """
+    if (Path(checkpoint_or_bundle) / "manifest.json").is_file():
+        _inspect_bundle(Path(checkpoint_or_bundle), template, as_json)
+        return
+    from edgekit.checkpoint import open_checkpoint
+    from edgekit.checkpoint.summary import checkpoint_summary
+
+    checkpoint = open_checkpoint(checkpoint_or_bundle, offline=offline)
+    if template:
+        _print_template(checkpoint.tokenizer_files().get("chat_template.jinja"), checkpoint_or_bundle)
+        return
+    summary = checkpoint_summary(checkpoint)
+    if as_json:
+        click.echo(json.dumps(summary, indent=2))
+    else:
+        _print_rows(_checkpoint_rows(summary))
+
+
+def _inspect_bundle(path: Path, template: bool, as_json: bool) -> None:
+    from edgekit.bundle import read_bundle
+
+    bundle = read_bundle(path, verify="size")
+    if template:
+        file = path / "chat_template.jinja"
+        _print_template(file.read_bytes() if file.is_file() else None, str(path))
+        return
+    manifest = dict(bundle.manifest.raw)
+    if as_json:
+        click.echo(json.dumps({"kind": "bundle", "path": str(path), **manifest}, indent=2))
+    else:
+        _print_rows(_bundle_rows(path, manifest))
+
+
+def _print_template(template: bytes | None, where: str) -> None:
+    if template is None:
+        from edgekit.errors import CheckpointError
+
+        raise CheckpointError(
+            "a chat template must be in the checkpoint or bundle to be printed",
+            f"{where} has none",
+            "base models have none: use `edgekit run --raw` with them",
+        )
+    click.echo(template.decode("utf-8"), nl=not template.endswith(b"\n"))
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    """Label and value in two columns; an empty label continues the row above."""
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        click.echo(f"{label:<{width}}  {value}".rstrip())
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
+
+
+def _checkpoint_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        ("path", summary["path"]),
+        ("format", summary["format"]),
+        ("architecture", summary["model_type"]),
+        ("parameters", f"{summary['parameters']:,}"),
+        ("size", _megabytes(summary["bytes"])),
+    ]
+    label = "types"
+    for dtype, row in summary["dtypes"].items():
+        counts = f"{row['tensors']} tensors, {row['parameters']:,} parameters"
+        rows.append((label, f"{dtype}: {counts}, {_megabytes(row['bytes'])}"))
+        label = ""
+    rows += [(key.replace("_", " "), _plain(value)) for key, value in summary["sizes"].items()]
+    for dtype, count in summary["kv_cache_bytes_per_token"].items():
+        rows.append((f"KV cache {dtype}", f"{count:,} bytes per token" if count is not None else "unknown"))
+    return rows + _tokenizer_rows(summary)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(entry)}" for key, entry in value.items())
+    return str(value)
+
+
+def _tokenizer_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    tokenizer = summary["tokenizer"]
+    if tokenizer is None:
+        return [("tokenizer", f"none: {summary['tokenizer_error']}")]
+    rows = [
+        ("tokenizer", f"{tokenizer['kind']}, {tokenizer['vocabulary']:,} tokens"),
+        ("special tokens", str(tokenizer["special_tokens"])),
+    ]
+    roles = ("bos_token", "eos_token", "unk_token", "pad_token")
+    rows += [(role.replace("_", " "), tokenizer[role]) for role in roles if role in tokenizer]
+    rows.append(("stops at", ", ".join(map(str, tokenizer["eos_token_ids"])) or "nothing"))
+    rows.append(("chat template", "yes (--template prints it)" if tokenizer["chat_template"] else "no"))
+    return rows
+
+
+def _bundle_rows(path: Path, manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    model, cache = manifest["model"], manifest["cache"]
+    rows = [
+        ("path", str(path)),
+        ("format", f"bundle, schema {manifest['schema']}, written by edgekit {manifest['edgekit']}"),
+        ("model", f"{model['name']} ({model['model_type']})"),
+        ("form", manifest["form"]),
+        ("dtype", manifest["dtype"]),
+    ]
+    rows += [(key.replace("_", " "), f"{value:,}") for key, value in model.items() if isinstance(value, int)]
+    rows.append(("KV cache", f"{cache['kind']}, {cache['dtype']}, {cache['bytes_per_token']:,} bytes per token"))
+    rows.append(("cache capacity", f"at most {cache['capacity_limit']:,} tokens"))
+    rows.append(("stops at", ", ".join(map(str, manifest["tokens"]["eos"])) or "nothing"))
+    for key, value in (manifest.get("quantization") or {}).items():
+        rows.append((f"quantization {key}".replace("_", " "), _plain(value)))
+    label = "files"
+    for file in manifest["files"]:
+        rows.append((label, f"{file['name']}  {_megabytes(file['bytes'])}"))
+        label = ""
+    return rows

@@ -1,0 +1,1 @@
+"""Making weights smaller: block quantisation, and what decides where it may be used."""

@@ -1,0 +1,1 @@
+"""The machines edgekit runs on."""

@@ -1,0 +1,1 @@
+"""From a model to ONNX: trace, bind weights, rewrite, write."""

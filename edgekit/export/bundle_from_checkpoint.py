@@ -1,0 +1,205 @@
+"""The whole export: checkpoint → quantised weights, traced graph, rewritten form → bundle."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from edgekit import contract
+from edgekit.bundle import write_bundle
+from edgekit.checkpoint import Checkpoint
+from edgekit.compress.quantizer import QuantizedModel, quantized_model
+from edgekit.compress.units import is_matrix
+from edgekit.errors import ExportError
+from edgekit.export.bind import bind_weights
+from edgekit.export.estimate import Estimate, estimate
+from edgekit.export.genai_config import GENAI_FILE, genai_config
+from edgekit.export.options import DEFAULT_MAX_CONTEXT, DTYPES, ExportOptions
+from edgekit.export.trace import OPSET, Traced, traced_from_config
+from edgekit.export.write import DATA_FILE, MODEL_FILE, check_model, write_model
+from edgekit.models.registry import check_weights, model_on_meta, weight_map
+from edgekit.progress import Progress
+from edgekit.rewrite.pipelines import PIPELINES, rewrite
+from edgekit.rewrite.rule import Context, Outcome
+
+__all__ = ["DTYPES", "Estimate", "ExportOptions", "bundle_from_checkpoint", "estimate"]
+
+_TRACED_WITH = ("torch", "onnx", "onnxscript", "onnx-graphsurgeon", "numpy")
+
+
+def bundle_from_checkpoint(
+    checkpoint: Checkpoint,
+    destination: Path,
+    options: ExportOptions,
+    *,
+    overwrite: bool = False,
+    progress: Progress,
+    recipe: dict[str, Any] | None = None,
+) -> Path:
+    """Export a checkpoint to a bundle at `destination`, which appears there as a whole.
+
+    Args:
+        recipe: recorded in the manifest as what made the bundle.
+
+    Raises:
+        ModelError, CheckpointError, ExportError, RewriteError: the checkpoint or its graph is not as it must be.
+        BundleError, DoesNotFit: the destination is taken, or too small.
+    """
+    tokenizer = checkpoint.tokenizer_files()
+    max_context = _max_context(checkpoint.config, options)
+    model = model_on_meta(checkpoint.config, max_context)
+    check_weights(model, checkpoint)
+    with write_bundle(destination, overwrite=overwrite) as draft:
+        progress.stage("trace")
+        traced = traced_from_config(checkpoint.config, options.activations, max_context)
+        sources = weight_map(model)
+        tables = {name: table.numpy() for name, table in model.rope_tables().items()}
+        bind_weights(traced.graph, checkpoint, sources, tables, options.activations)
+        quantized = _quantized(checkpoint, options, progress)
+        context = Context(traced.geometry, options.activations, quantized)
+        progress.stage("rewrite", len(PIPELINES[options.form]), "rules")
+        rules = rewrite(traced.graph, options.form, context, lambda name: progress.advance())
+        structure = _write(traced.graph, draft.path, progress, standard=options.form == contract.FORM_PORTABLE)
+        for name, contents in tokenizer.items():
+            (draft.path / name).write_bytes(contents)
+        _write_json(draft.path / "config.json", checkpoint.config)
+        progress.stage("hash")
+        draft.manifest.update(_manifest(checkpoint, options, traced, structure, max_context, tokenizer))
+        draft.manifest["rules"] = {name: _outcome(outcome) for name, outcome in rules.items()}
+        draft.manifest["quantization"] = quantized.record() if quantized is not None else None
+        draft.manifest["recipe"] = recipe
+        if options.form == contract.FORM_ORT:
+            generation = json.loads(tokenizer.get("generation_config.json", b"{}"))
+            genai = genai_config(draft.manifest["model"], draft.manifest["tokens"], generation, max_context=max_context)
+            if genai is not None:
+                _write_json(draft.path / GENAI_FILE, genai)
+    return destination
+
+
+def _max_context(config: dict[str, Any], options: ExportOptions) -> int:
+    own = int(config["max_position_embeddings"])
+    if options.max_context is not None and options.max_context > own:
+        raise ExportError(
+            "a bundle cannot serve a longer context than its model",
+            f"{options.max_context} tokens were asked for, the model serves {own}",
+            f"choose --max-context {own} or less",
+        )
+    return options.max_context or min(own, DEFAULT_MAX_CONTEXT)
+
+
+def _quantized(checkpoint: Checkpoint, options: ExportOptions, progress: Progress) -> QuantizedModel | None:
+    settings = options.quantization
+    if settings is None:
+        return None
+    names = [name for name in checkpoint.names() if is_matrix(name, checkpoint.spec(name).shape)]
+    return quantized_model(checkpoint, names, settings, progress)
+
+
+def _write(graph: gs.Graph, folder: Path, progress: Progress, *, standard: bool) -> onnx.ModelProto:
+    """Write the model; a form of standard operators only must also pass the ONNX checker."""
+    progress.stage("write", None, "tensors")
+    structure = write_model(graph, folder, lambda done, total: progress.advance())
+    if standard:
+        check_model(folder / MODEL_FILE)
+    return structure
+
+
+def _manifest(
+    checkpoint: Checkpoint,
+    options: ExportOptions,
+    traced: Traced,
+    structure: onnx.ModelProto,
+    max_context: int,
+    tokenizer: dict[str, bytes],
+) -> dict[str, Any]:
+    geometry = traced.geometry
+    cache_dtype = options.activations
+    per_token = 2 * geometry.layers * geometry.kv_heads * geometry.head_dim * np.dtype(cache_dtype).itemsize
+    shared = options.form == contract.FORM_ORT
+    return {
+        "model": {
+            "name": options.name or _name(checkpoint),
+            "model_type": checkpoint.config["model_type"],
+            "layers": geometry.layers,
+            "heads": geometry.heads,
+            "kv_heads": geometry.kv_heads,
+            "head_dim": geometry.head_dim,
+            "vocab_size": geometry.vocab_size,
+            "hidden_size": geometry.hidden_size,
+            "max_context": int(checkpoint.config["max_position_embeddings"]),
+        },
+        "form": options.form,
+        "dtype": options.dtype,
+        "cache": {
+            "kind": contract.CACHE_SHARED if shared else contract.CACHE_CONCAT,
+            "dtype": cache_dtype,
+            "capacity_limit": max_context,
+            "bytes_per_token": per_token,
+        },
+        "graph": {
+            "file": MODEL_FILE,
+            "data": [DATA_FILE],
+            "opset": OPSET,
+            "inputs": [_signature(value) for value in structure.graph.input],
+            "outputs": [_signature(value) for value in structure.graph.output],
+            "taps": traced.taps,
+        },
+        "tokens": _tokens(checkpoint, tokenizer),
+        "provenance": {
+            "checkpoint": {
+                "path": checkpoint.path.name,
+                "location": str(checkpoint.path.absolute()),
+                "format": checkpoint.format,
+                "files": checkpoint.files(),
+            }
+        },
+        "versions": {**{name: version(name) for name in _TRACED_WITH}, "python": platform.python_version()},
+    }
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    return checkpoint.path.stem if checkpoint.path.is_file() else checkpoint.path.absolute().name
+
+
+def _tokens(checkpoint: Checkpoint, tokenizer: dict[str, bytes]) -> dict[str, Any]:
+    """Special tokens: those generation_config.json names, else the configuration's."""
+    generation = json.loads(tokenizer.get("generation_config.json", b"{}"))
+    settings = json.loads(tokenizer.get("tokenizer_config.json", b"{}"))
+
+    def found(key: str) -> Any:
+        return generation.get(key) if generation.get(key) is not None else checkpoint.config.get(key)
+
+    eos = found("eos_token_id")
+    return {
+        "bos": found("bos_token_id"),
+        "eos": [] if eos is None else [int(token) for token in (eos if isinstance(eos, list) else [eos])],
+        "pad": found("pad_token_id"),
+        "add_bos": bool(settings.get("add_bos_token", False)),
+    }
+
+
+def _signature(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    tensor = value.type.tensor_type
+    return {
+        "name": value.name,
+        "dtype": onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
+        "shape": [axis.dim_param or axis.dim_value for axis in tensor.shape.dim],
+    }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "fired": outcome.fired,
+        "refused": [{"node": refusal.node, "reason": refusal.reason} for refusal in outcome.refused],
+    }
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,61 @@
+"""What an export will take, told before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekit.checkpoint import Checkpoint
+from edgekit.compress.quantizer import QuantizationSettings
+from edgekit.export.options import ExportOptions
+
+#: Resident memory of Python with torch and onnx loaded, before any weight (measured).
+BASE_BYTES = 420 << 20
+#: Fitted to exports of SmolLM2-135M on two cores at 2.6 GHz; see docs/performance.md.
+TRACE_SECONDS_PER_LAYER = 0.5
+WRITE_BYTES_PER_SECOND = 250e6
+QUANTIZE_WEIGHTS_PER_SECOND = 20e6
+GPTQ_WEIGHTS_PER_SECOND = 3.0e6
+CALIBRATION_FLOPS = 60e9
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes on the disk, bytes of memory at the peak, seconds on a machine with two cores. Good to a factor of two."""
+
+    bytes_on_disk: int
+    peak_memory_bytes: int
+    seconds: float
+
+
+def estimate(checkpoint: Checkpoint, options: ExportOptions) -> Estimate:
+    """Estimate an export from the checkpoint's sizes alone."""
+    shapes = {name: checkpoint.spec(name).shape for name in checkpoint.names()}
+    sizes = {name: _product(shape) for name, shape in shapes.items()}
+    weights, largest = sum(sizes.values()), max(sizes.values())
+    settings = options.quantization
+    bits = {"fp32": 32.0, "fp16": 16.0}.get(options.dtype) or _bits_per_weight(settings)
+    disk = int(weights * bits / 8) + (4 << 20)
+    seconds = 8 + TRACE_SECONDS_PER_LAYER * int(checkpoint.config["num_hidden_layers"]) + disk / WRITE_BYTES_PER_SECOND
+    # Two copies of the tensor at hand: as read, and as written.
+    memory = BASE_BYTES + 2 * 4 * largest
+    if settings is not None:
+        memory += disk
+        seconds += weights / QUANTIZE_WEIGHTS_PER_SECOND
+        if settings.bits < 8:
+            tokens = settings.sequences * settings.length
+            memory += 4 * weights
+            seconds += weights / GPTQ_WEIGHTS_PER_SECOND + 8 * weights * tokens / CALIBRATION_FLOPS
+    return Estimate(disk, memory, seconds)
+
+
+def _bits_per_weight(settings: QuantizationSettings | None) -> float:
+    """Codes and float32 scales; at 4 bits about a third of the weights stays at 8."""
+    assert settings is not None
+    return (settings.bits if settings.bits == 8 else 5.4) + 32 / settings.block
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    result = 1
+    for size in shape:
+        result *= size
+    return result

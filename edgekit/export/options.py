@@ -1,0 +1,72 @@
+"""What an export may be asked for, and what it will take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekit.compress.quantizer import ALLOWED_COST, QuantizationSettings
+from edgekit.contract import FORM_ORT, FORM_PORTABLE
+from edgekit.errors import ExportError
+
+DTYPES = ("fp32", "fp16", "int8", "int4")
+BLOCK_SIZES = (16, 32, 64, 128)
+
+#: Context that a bundle serves unless asked otherwise: rotary tables for more would dwarf a small model.
+DEFAULT_MAX_CONTEXT = 8192
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Attributes:
+        dtype: of the weights: "fp32", "fp16", "int8" or "int4". Activations and cache are float16 for "fp16", else
+            float32.
+        form: "ort" or "portable".
+        max_context: longest context in tokens; None for the model's own, at most DEFAULT_MAX_CONTEXT.
+        block_size: weights per scale.
+        allowed_cost, keep_8bit, carry_over, calibration_sequences, calibration_length: see `QuantizationSettings`.
+        name: the model's name in the manifest; None for the checkpoint's.
+    """
+
+    dtype: str
+    form: str = FORM_ORT
+    max_context: int | None = None
+    block_size: int = 32
+    allowed_cost: float = ALLOWED_COST
+    keep_8bit: tuple[str, ...] = ()
+    carry_over: bool = True
+    calibration_sequences: int = QuantizationSettings.sequences
+    calibration_length: int = QuantizationSettings.length
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        for field, value, known in (
+            ("dtype", self.dtype, DTYPES),
+            ("form", self.form, (FORM_ORT, FORM_PORTABLE)),
+            ("block_size", self.block_size, BLOCK_SIZES),
+        ):
+            if value not in known:
+                rule = f"{field} must be one of {', '.join(map(str, known))}"
+                raise ExportError(rule, f"it is {value!r}", f"choose another {field}")
+
+    @property
+    def activations(self) -> str:
+        """Element type of activations and cache, as numpy calls it."""
+        return "float16" if self.dtype == "fp16" else "float32"
+
+    @property
+    def quantization(self) -> QuantizationSettings | None:
+        """Settings for the quantiser; None for an export without quantisation."""
+        if self.dtype not in ("int8", "int4"):
+            return None
+        return QuantizationSettings(
+            bits=int(self.dtype[3:]),
+            block=self.block_size,
+            symmetric=self.form == FORM_PORTABLE,
+            allowed_cost=self.allowed_cost,
+            keep_8bit=tuple(self.keep_8bit),
+            carry_over=self.carry_over,
+            sequences=self.calibration_sequences,
+            length=self.calibration_length,
+        )

@@ -1,0 +1,1 @@
+"""Operators of edgekit, each with its PyTorch reference."""

@@ -1,0 +1,223 @@
+"""The comparison of a bundle with its PyTorch model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from edgekit import contract
+from edgekit.bundle import Bundle
+from edgekit.chat.tokenizer import tokenizer_from_bundle
+from edgekit.checkpoint import Checkpoint
+from edgekit.errors import BundleError, PromptError
+from edgekit.models.registry import model_from_checkpoint
+from edgekit.parity.compare import Floats, agreement, divergence
+from edgekit.parity.dequantized import DequantizedWeights, stored_matrices
+from edgekit.parity.observe import Comparison, Observation, observe
+from edgekit.parity.prompts import shipped_prompts
+from edgekit.parity.report import Agreement, ParityReport, WeightCheck
+from edgekit.parity.tapped import TappedSession
+from edgekit.parity.tolerance import GRAPH, MODEL
+from edgekit.parity.torch_session import TorchSession, greedy
+from edgekit.parity.weights import weight_check
+from edgekit.progress import Progress, SilentProgress
+from edgekit.runtime.ort_session import OrtSession
+from edgekit.runtime.prefix import common_prefix
+from edgekit.runtime.session import session_from_bundle
+
+#: How many tokens each prompt is continued by.
+TOKENS = 64
+#: Tokens of a piece in mode "chunked"; not a power of two, so that no border falls on a kernel's own.
+CHUNK = 23
+#: Steps of mode "decode", which looks at every layer; mode "runtime" takes as many as there are tokens.
+DECODE_STEPS = 16
+
+_QUANTIZED = ("int8", "int4")
+
+
+def parity_of(
+    bundle: Bundle,
+    checkpoint: Checkpoint,
+    *,
+    prompts: Sequence[str] | None = None,
+    tokens: int = TOKENS,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> ParityReport:
+    """Continue each prompt greedily with PyTorch in float32, then compare both over the same tokens.
+
+    An unquantised graph is compared with the checkpoint's weights. A quantised one is compared with a model that
+    holds the values of the bundle's codes, which proves the graph; its codes are compared with the checkpoint's
+    weights, and its choices with the original model's.
+
+    Args:
+        prompts: texts; None for those that are shipped.
+        tokens: length of each continuation.
+        threads: of ONNX Runtime; None for one per physical core.
+
+    Raises:
+        PromptError: a prompt is empty or too long for the bundle's context.
+        BundleError: the bundle cannot be read, or does not belong to the checkpoint.
+        ModelError: the checkpoint's model cannot be built.
+    """
+    progress = progress or SilentProgress()
+    dtype = bundle.manifest.dtype
+    if dtype not in MODEL:
+        raise BundleError(
+            f"parity knows the tolerances of {', '.join(MODEL)}", f"the bundle's dtype is {dtype!r}", "update edgekit"
+        )
+    _check_geometry(bundle, checkpoint)
+    encoded = _encoded(bundle, prompts if prompts is not None else shipped_prompts(), tokens)
+    longest = max(map(len, encoded)) + tokens
+    graph = onnx.load(bundle.graph, load_external_data=False)
+    activations = activations_of(graph, dtype)
+
+    stored = stored_matrices(graph, bundle.graph.parent, checkpoint)
+    if bool(stored) != (dtype in _QUANTIZED):
+        raise BundleError(
+            "a bundle of int8 or int4 holds quantised matrices, another holds none",
+            f"its dtype is {dtype}, and {len(stored)} of its matrices are quantised",
+            "export the bundle again with this version of edgekit",
+        )
+    dequantized = DequantizedWeights(checkpoint, stored)
+    weights: list[WeightCheck] = []
+    if stored:
+        progress.stage("comparing weights", len(stored), "matrices")
+        for name, matrix in stored.items():
+            weights.append(weight_check(name, matrix, dequantized))
+            progress.advance()
+
+    progress.stage("loading PyTorch models")
+    model = model_from_checkpoint(checkpoint, max_positions=longest)
+    original = reference = TorchSession(model)
+    if stored:
+        reference = TorchSession(model_from_checkpoint(dequantized, max_positions=longest))
+    progress.stage("continuing prompts with PyTorch", tokens, "tokens")
+    continuations = greedy(model, encoded, tokens, progress.advance)
+    texts = [(len(prompt), [*prompt, *more]) for prompt, more in zip(encoded, continuations, strict=True)]
+
+    progress.stage("loading the bundle")
+    tapped = TappedSession(bundle, longest + 8, threads)
+    runtime = session_from_bundle(bundle, threads=threads)
+    assert isinstance(runtime, OrtSession)
+    comparison, choices = Comparison(GRAPH[activations]), Choices(tokens)
+    progress.stage("comparing", len(texts), "prompts")
+    for prompt_length, text in texts:
+        expected = observe(reference, text, [len(text)])
+        steps = min(DECODE_STEPS, tokens)
+        comparison.add("prefill", observe(tapped, text, [len(text)]), expected)
+        comparison.add("chunked", observe(tapped, text, pieces_of(len(text), CHUNK)), expected)
+        comparison.add("decode", observe(tapped, text, [len(text) - steps] + [1] * steps), expected)
+        stepped = observe(runtime, text, [prompt_length] + [1] * tokens)
+        comparison.add("runtime", stepped, expected)
+        choices.add(stepped, observe(original, text, [len(text)]) if stored else expected, prompt_length, text)
+        progress.advance()
+    runtime.close()
+    return ParityReport(
+        checkpoint=str(checkpoint.path),
+        form=bundle.manifest.form,
+        dtype=dtype,
+        activations=activations,
+        reference="dequantized" if stored else "original",
+        prompts=len(texts),
+        weights=tuple(weights),
+        stages=comparison.stages(),
+        model=choices.result(dtype),
+    )
+
+
+def pieces_of(length: int, size: int) -> list[int]:
+    """`length` in pieces of `size`, the last one shorter."""
+    return [min(size, length - start) for start in range(0, length, size)]
+
+
+@dataclass
+class Choices:
+    """Collects how far the bundle's distribution over the next token is from the original model's.
+
+    Attributes:
+        tokens: the length of each greedy continuation.
+    """
+
+    tokens: int
+    divergences: list[Floats] = field(default_factory=list)
+    agreeing: int = 0
+    prefixes: list[int] = field(default_factory=list)
+
+    def add(self, found: Observation, original: Observation, prompt: int, text: Sequence[int]) -> None:
+        """One text, whose tokens from `prompt` on are the original model's choices.
+
+        As long as the bundle agrees its own continuation would have been the same text, so the first disagreement
+        ends the common prefix of both continuations.
+        """
+        self.divergences.append(divergence(found.logits, original.logits))
+        self.agreeing += int(agreement(found.logits, original.logits).sum())
+        chosen = found.logits[prompt - 1 : -1].argmax(axis=1)
+        self.prefixes.append(common_prefix(chosen.tolist(), text[prompt:]))
+
+    def result(self, dtype: str) -> Agreement:
+        """All texts together, with the tolerance of that dtype."""
+        all_positions = np.concatenate(self.divergences)
+        return Agreement(
+            positions=len(all_positions),
+            kl_mean=float(all_positions.mean()),
+            kl_max=float(all_positions.max()),
+            top1=self.agreeing / len(all_positions),
+            greedy_tokens=self.tokens,
+            greedy_prefixes=tuple(self.prefixes),
+            tolerance=MODEL[dtype],
+        )
+
+
+def activations_of(graph: onnx.ModelProto, dtype: str) -> str:
+    """What the graph's matrix products read their activations in: "int8", "float16" or "float32"."""
+    levels = (
+        attribute.i
+        for node in graph.graph.node
+        if node.op_type == "MatMulNBits"
+        for attribute in node.attribute
+        if attribute.name == "accuracy_level"
+    )
+    if 4 in levels:
+        return "int8"
+    half = any(
+        value.name == contract.past_key(0) and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+        for value in graph.graph.input
+    )
+    return "float16" if half or dtype == "fp16" else "float32"
+
+
+def _encoded(bundle: Bundle, prompts: Sequence[str], tokens: int) -> list[list[int]]:
+    tokenizer = tokenizer_from_bundle(bundle)
+    encoded = [tokenizer.encode(prompt, add_bos=True) for prompt in prompts]
+    limit = bundle.manifest.cache.capacity_limit
+    if not encoded or not all(encoded):
+        raise PromptError("a prompt must hold at least one token", "one of them is empty", "write text into it")
+    if max(map(len, encoded)) + tokens > limit:
+        raise PromptError(
+            "a prompt and its continuation must fit into the bundle's context",
+            f"the longest prompt has {max(map(len, encoded))} tokens, {tokens} follow, the context holds {limit}",
+            "give shorter --prompts or fewer --tokens",
+        )
+    return encoded
+
+
+def _check_geometry(bundle: Bundle, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint of another architecture or size before anything is loaded."""
+    model = bundle.manifest.model
+    for field_name, expected in (
+        ("model_type", model.model_type),
+        ("num_hidden_layers", model.layers),
+        ("hidden_size", model.hidden_size),
+        ("vocab_size", model.vocab_size),
+    ):
+        found = checkpoint.config.get(field_name)
+        if found != expected:
+            raise BundleError(
+                "a bundle is compared with the checkpoint that it was made from",
+                f"the bundle's {field_name} is {expected}, that of {checkpoint.path} is {found}",
+                "give the right one with --against CHECKPOINT",
+            )

@@ -1,0 +1,255 @@
+"""The weights that a bundle's integer codes stand for, under the names of the checkpoint.
+
+Read from the graph by the operators' own definitions, independently of the code that wrote them:
+com.microsoft MatMulNBits and GatherBlockQuantized (onnxruntime/docs/ContribOperators.md) and ONNX DequantizeLinear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgekit.checkpoint import Checkpoint
+from edgekit.errors import BundleError
+
+Floats = npt.NDArray[np.float32]
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+#: Products of several projections of one input, and the projections whose rows lie one after another in them.
+PACKED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+
+#: Operators that multiply integers in ways that are not read here: their weights must not be taken for exact ones.
+UNREADABLE = {
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "QLinearMatMul",
+    "MatMulBnb4",
+    "QAttention",
+    "QMoE",
+}
+
+
+@dataclass(frozen=True)
+class StoredMatrix:
+    """A quantised matrix [out, in]: the bits of its codes, and a function that makes its float32 values."""
+
+    bits: int
+    load: Callable[[], Floats]
+
+
+class DequantizedWeights:
+    """A checkpoint with the bundle's quantised matrices in the place of its own. Gives what loading a model needs.
+
+    Attributes:
+        config: the checkpoint's, with an untied head where the bundle stores head and embedding differently.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, stored: dict[str, StoredMatrix]) -> None:
+        """`stored`: by checkpoint name, as `stored_matrices` gives them."""
+        self._checkpoint, self._stored = checkpoint, stored
+        self.config = dict(checkpoint.config)
+        self._names = checkpoint.names()
+        if HEAD in stored and HEAD not in self._names:
+            self._names = [*self._names, HEAD]
+            self.config["tie_word_embeddings"] = False
+
+    def names(self) -> list[str]:
+        """Names of all weights."""
+        return list(self._names)
+
+    def spec(self, name: str) -> Any:
+        """Shape of a weight."""
+        return self._checkpoint.spec(self._original(name))
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """The bundle's values where it stores codes, else the checkpoint's."""
+        if name in self._stored:
+            return self._stored[name].load()
+        return self._checkpoint.array(self._original(name))
+
+    def original(self, name: str) -> npt.NDArray[Any]:
+        """The checkpoint's own values."""
+        return self._checkpoint.array(self._original(name))
+
+    def _original(self, name: str) -> str:
+        """The checkpoint's tensor behind a weight: a tied head is the embedding."""
+        return EMBEDDING if name == HEAD and HEAD not in self._checkpoint.names() else name
+
+
+def stored_matrices(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint) -> dict[str, StoredMatrix]:
+    """Every quantised matrix of a graph by its name in the checkpoint, in the order of the graph.
+
+    Args:
+        model: the graph without its external data, which is read from `folder` when a matrix is loaded.
+        checkpoint: gives the rows of each projection in a packed product.
+
+    Raises:
+        BundleError: a quantised operator that is not known here, or a matrix that is not the checkpoint's.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers = {"MatMulNBits": _matmul_nbits, "GatherBlockQuantized": _gather, "DequantizeLinear": _dequantize_linear}
+    found: dict[str, StoredMatrix] = {}
+    for node in model.graph.node:
+        if node.op_type in UNREADABLE:
+            raise _unreadable(node, f"parity does not read {node.op_type}")
+        read = readers.get(node.op_type)
+        if read is None or node.input[0 if node.op_type != "MatMulNBits" else 1] not in constants:
+            continue
+        name, matrix, rows = read(node, constants, folder)
+        for part, start, stop in _parts(name, rows, checkpoint, node):
+            if part not in found:
+                found[part] = StoredMatrix(matrix.bits, _rows_of(matrix.load, start, stop))
+    return found
+
+
+def _parts(name: str, rows: int, checkpoint: Checkpoint, node: onnx.NodeProto) -> Iterator[tuple[str, int, int]]:
+    """(checkpoint name, first row, end) of each weight in the matrix of module `name`."""
+    scope, _, last = name.rpartition(".")
+    names = [f"{scope}.{part}.weight" for part in PACKED[last]] if last in PACKED else [f"{name}.weight"]
+    known = set(checkpoint.names())
+    start = 0
+    for part in names:
+        original = EMBEDDING if part == HEAD and HEAD not in known else part
+        if original not in known:
+            raise _unreadable(node, f"the checkpoint has no weight {original}")
+        stop = start + int(checkpoint.spec(original).shape[0])
+        yield part, start, stop
+        start = stop
+    if start != rows:
+        raise _unreadable(node, f"it has {rows} rows, {', '.join(names)} together {start}")
+
+
+def _rows_of(load: Callable[[], Floats], start: int, stop: int) -> Callable[[], Floats]:
+    return lambda: np.ascontiguousarray(load()[start:stop])
+
+
+def _matmul_nbits(
+    node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], folder: Path
+) -> tuple[str, StoredMatrix, int]:
+    """y = x @ Wᵀ; B uint8 [N, K/block, block*bits/8], low bits first; zero points packed the same way by row."""
+    attributes = _attributes(node)
+    rows, columns, bits, block = (int(attributes[key]) for key in ("N", "K", "bits", "block_size"))
+    blocks = -(-columns // block)
+    if len(node.input) > 4 and node.input[4]:
+        raise _unreadable(node, "its columns are permuted by a g_idx")
+
+    def load() -> Floats:
+        codes = unpacked(_array(constants[node.input[1]], folder).reshape(rows, -1), bits)
+        codes = codes.reshape(rows, blocks, block).astype(np.float32)
+        scales = _floats(constants[node.input[2]], folder).reshape(rows, blocks)
+        zeros: Any = np.float32(2 ** (bits - 1))
+        if len(node.input) > 3 and node.input[3]:
+            stored = _array(constants[node.input[3]], folder)
+            if stored.dtype == np.uint8:
+                stored = unpacked(stored.reshape(rows, -1), bits)[:, :blocks]
+            zeros = stored.astype(np.float32).reshape(rows, blocks, 1)
+        values = (codes - zeros) * scales[..., None]
+        matrix: Floats = values.reshape(rows, -1)[:, :columns]
+        return matrix
+
+    return node.name, StoredMatrix(bits, load), rows
+
+
+def _gather(
+    node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], folder: Path
+) -> tuple[str, StoredMatrix, int]:
+    """Rows of a table [V, hidden] quantised along its last axis; uint8 data holds 8/bits codes a byte."""
+    attributes = _attributes(node)
+    data = constants[node.input[0]]
+    packed = data.data_type == onnx.TensorProto.UINT8
+    bits = int(attributes.get("bits", 4)) if packed else 4
+    block, rank = int(attributes.get("block_size", 128)), len(data.dims)
+    axis = int(attributes.get("quantize_axis", 1)) % rank
+    if int(attributes.get("gather_axis", 0)) != 0 or rank != 2 or axis != 1:
+        raise _unreadable(node, "only tables [rows, columns] with blocks along the columns are read")
+    rows = int(data.dims[0])
+
+    def load() -> Floats:
+        raw = _array(data, folder)
+        codes = unpacked(raw.reshape(rows, -1), bits) if packed else raw.astype(np.int8)
+        scales = _floats(constants[node.input[1]], folder).reshape(rows, -1)
+        # Signed codes stand for themselves; uint8 holds codes around the middle.
+        zeros: Any = np.float32(2 ** (bits - 1) if packed else 0)
+        if len(node.input) > 3 and node.input[3]:
+            stored = _array(constants[node.input[3]], folder).reshape(rows, -1)
+            zeros = (unpacked(stored, bits)[:, : scales.shape[1]] if packed else stored.astype(np.int8)).astype(
+                np.float32
+            )
+        return _scaled(codes.astype(np.float32), scales, zeros, block)
+
+    return EMBEDDING.removesuffix(".weight"), StoredMatrix(bits, load), rows
+
+
+def _dequantize_linear(
+    node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], folder: Path
+) -> tuple[str, StoredMatrix, int]:
+    """A constant matrix with blocks along its inputs, or with one scale for each output.
+
+    So the axis tells how it lies: [in, out] for blocks along axis 0 or scales along axis 1. It is named after its
+    module: "model.layers.0.mlp.down_proj.codes".
+    """
+    attributes = _attributes(node)
+    data = constants[node.input[0]]
+    if len(data.dims) != 2:
+        raise _unreadable(node, f"its constant has {len(data.dims)} axes")
+    axis, block = int(attributes.get("axis", 1)) % 2, int(attributes.get("block_size", 0))
+    transposed = axis == 0 if block else axis == 1
+    bits = 4 if data.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4) else 8
+
+    def load() -> Floats:
+        codes, scales = _array(data, folder).astype(np.float32), _floats(constants[node.input[1]], folder)
+        zeros = np.zeros_like(scales)
+        if len(node.input) > 2 and node.input[2]:
+            zeros = _floats(constants[node.input[2]], folder)
+        if block == 0 and scales.ndim == 1:
+            scales, zeros = (np.expand_dims(array, 1 - axis) for array in (scales, zeros))
+        if transposed:
+            codes, scales, zeros = (np.atleast_2d(array).T for array in (codes, scales, zeros))
+        return _scaled(codes, scales, zeros, block) if block else np.ascontiguousarray((codes - zeros) * scales)
+
+    return data.name.rpartition(".")[0], StoredMatrix(bits, load), int(data.dims[1 if transposed else 0])
+
+
+def _scaled(codes: npt.NDArray[Any], scales: npt.NDArray[Any], zeros: Any, block: int) -> Floats:
+    """(codes - zeros) * scales with both repeated over blocks of columns; codes [rows, columns]."""
+    columns = codes.shape[1]
+    wide = np.repeat(scales, block, axis=1)[:, :columns]
+    offsets = np.repeat(zeros, block, axis=1)[:, :columns] if np.ndim(zeros) else zeros
+    return np.ascontiguousarray((codes - offsets) * wide, np.float32)
+
+
+def unpacked(packed: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
+    """The codes in bytes [rows, n], low bits first: uint8 [rows, n * 8/bits]."""
+    if bits == 8:
+        return packed.view(np.uint8)
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    spread = packed.view(np.uint8)[..., None] >> shifts & np.uint8(2**bits - 1)
+    return np.ascontiguousarray(spread.reshape(len(packed), -1))
+
+
+def _array(tensor: onnx.TensorProto, folder: Path) -> npt.NDArray[Any]:
+    return np.asarray(onnx.numpy_helper.to_array(tensor, base_dir=str(folder)))
+
+
+def _floats(tensor: onnx.TensorProto, folder: Path) -> Floats:
+    return _array(tensor, folder).astype(np.float32)
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def _unreadable(node: onnx.NodeProto, reason: str) -> BundleError:
+    return BundleError(
+        "parity must be able to read every quantised weight of a bundle",
+        f"{node.op_type} {node.name!r}: {reason}",
+        "export the bundle again with this version of edgekit",
+    )

@@ -1,0 +1,92 @@
+"""Running a text through a decoder in pieces, and comparing two such runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.parity.compare import Difference, difference, positions_first
+from edgekit.parity.report import Stage
+from edgekit.parity.tolerance import GraphTolerance
+from edgekit.runtime.session import Logits, Tokens
+
+Array = npt.NDArray[Any]
+
+
+class Subject(Protocol):
+    """A decoder that shows its cache."""
+
+    def reset(self) -> None: ...
+    def forward(self, tokens: Tokens, keep: int = 1) -> Logits: ...
+    def caches(self) -> list[tuple[Array, Array]]: ...
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a decoder made of one text of T tokens.
+
+    Attributes:
+        logits: float32 [T, vocabulary].
+        caches: for each layer keys and values [1, kv_heads, T, head_dim].
+        hidden: the residual stream [T, hidden] after the embedding and each layer; empty for a decoder without taps.
+    """
+
+    logits: Array
+    caches: list[tuple[Array, Array]]
+    hidden: list[Array]
+
+    def stages(self) -> list[tuple[str, Array]]:
+        """Every tensor as [T, features] with its name, in the order in which data flows."""
+        named: list[tuple[str, Array]] = []
+        for layer, (key, value) in enumerate(self.caches):
+            named += [(f"hidden.{layer}", self.hidden[layer])] if self.hidden else []
+            named += [(f"cache.{layer}.key", positions_first(key)), (f"cache.{layer}.value", positions_first(value))]
+        named += [(f"hidden.{len(self.caches)}", self.hidden[-1])] if self.hidden else []
+        return [*named, ("logits", self.logits)]
+
+
+def observe(subject: Subject, tokens: Sequence[int], pieces: Sequence[int]) -> Observation:
+    """Process a text from an empty cache.
+
+    Args:
+        pieces: how many tokens go into each forward; together they are all tokens.
+    """
+    if sum(pieces) != len(tokens):
+        raise ValueError(f"{len(tokens)} tokens cannot be processed as {sum(pieces)}")
+    subject.reset()
+    logits, hidden, start = [], [], 0
+    for piece in pieces:
+        logits.append(subject.forward(np.array([tokens[start : start + piece]], np.int64), keep=0)[0])
+        hidden.append([state[0] for state in getattr(subject, "hidden", [])])
+        start += piece
+    states = [np.concatenate(pieces_of_state) for pieces_of_state in zip(*hidden, strict=True)]
+    return Observation(np.concatenate(logits), subject.caches(), states)
+
+
+class Comparison:
+    """Collects the worst difference of each stage over several texts."""
+
+    def __init__(self, tolerance: GraphTolerance) -> None:
+        self._tolerance = tolerance
+        self._worst: dict[tuple[str, str], Difference] = {}
+
+    def add(self, mode: str, found: Observation, reference: Observation) -> None:
+        """Compare one text's run with the reference's."""
+        expected = dict(reference.stages())
+        for name, tensor in found.stages():
+            key = (mode, name)
+            self._worst[key] = difference(tensor, expected[name]).worst(self._worst.get(key, Difference()))
+
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages, mode by mode in the order of their first text."""
+        modes = list(dict.fromkeys(mode for mode, _ in self._worst))
+        return tuple(
+            Stage(mode, name, worst, self._tolerance.of(name))
+            for mode in modes
+            for (own, name), worst in self._worst.items()
+            if own == mode
+        )

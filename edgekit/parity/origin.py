@@ -1,0 +1,51 @@
+"""Which checkpoint a bundle is compared with."""
+
+from __future__ import annotations
+
+from edgekit.bundle import Bundle
+from edgekit.checkpoint import Checkpoint, open_checkpoint
+from edgekit.errors import BundleError, CheckpointError
+
+
+def checkpoint_of(bundle: Bundle, against: str | None, *, offline: bool = False) -> Checkpoint:
+    """The checkpoint given, or the one that the bundle's provenance names, which must still have the same files.
+
+    Raises:
+        CheckpointError: it is not there, or has changed since the bundle was made.
+        BundleError: none is given, and the bundle names none.
+    """
+    if against is not None:
+        return open_checkpoint(against, offline=offline)
+    provenance = bundle.manifest.raw.get("provenance")
+    recorded = provenance.get("checkpoint") if isinstance(provenance, dict) else None
+    reference = recorded.get("location") if isinstance(recorded, dict) else None
+    if not isinstance(recorded, dict) or not isinstance(reference, str):
+        raise BundleError(
+            "a bundle is compared with the checkpoint that it was made from",
+            f"the manifest of {bundle.path} does not name it",
+            "name it with --against CHECKPOINT",
+        )
+    try:
+        checkpoint = open_checkpoint(reference, offline=offline)
+    except CheckpointError as error:
+        raise CheckpointError(
+            "a bundle is compared with the checkpoint that it was made from",
+            f"{reference}: {error.fact or error.rule}",
+            "name it with --against CHECKPOINT",
+        ) from error
+    _require_same_files(bundle, checkpoint, recorded.get("files"))
+    return checkpoint
+
+
+def _require_same_files(bundle: Bundle, checkpoint: Checkpoint, recorded: object) -> None:
+    if not isinstance(recorded, list):
+        return
+    before = {entry["name"]: entry["sha256"] for entry in recorded}
+    now = {entry["name"]: entry["sha256"] for entry in checkpoint.files()}
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if changed:
+        raise CheckpointError(
+            "a bundle is compared with the files that it was made from",
+            f"{changed[0]} of {checkpoint.path} is not the one that {bundle.path} was made from",
+            "make the bundle again, or name the right checkpoint with --against CHECKPOINT",
+        )

@@ -1,0 +1,170 @@
+"""What a comparison found: every stage with its tolerance, and the verdict."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgekit.errors import ParityFailed
+from edgekit.parity.compare import Difference
+from edgekit.parity.tolerance import ModelTolerance, Tolerance, WeightTolerance
+
+
+@dataclass(frozen=True)
+class WeightCheck:
+    """A quantised matrix against the checkpoint's: relative errors of the whole and of the worst row."""
+
+    name: str
+    bits: int
+    relative_error: float
+    worst_row: float
+    tolerance: WeightTolerance
+
+    @property
+    def objection(self) -> str | None:
+        """Why it fails; None when it passes."""
+        for what, found, most in (
+            ("the matrix", self.relative_error, self.tolerance.matrix),
+            ("a row", self.worst_row, self.tolerance.row),
+        ):
+            if not found <= most:
+                return (
+                    f"the relative error of {what} is {found:.3g}, at most {most:g} is due to {self.bits}-bit rounding"
+                )
+        return None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One tensor of the graph in one way of running it.
+
+    Attributes:
+        mode: "prefill" (the whole text at once), "chunked", "decode" (token by token), or "runtime" (the session that
+            `edgekit run` uses, token by token).
+        name: "hidden.3" (after 3 layers), "cache.3.key", "cache.3.value" (of layer 3), or "logits".
+        difference: the worst over all prompts and positions.
+    """
+
+    mode: str
+    name: str
+    difference: Difference
+    tolerance: Tolerance
+
+    @property
+    def objection(self) -> str | None:
+        """Why it fails; None when it passes."""
+        return self.tolerance.objection(self.difference)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The bundle's choices against the original model's, at every position of every prompt and its continuation.
+
+    Attributes:
+        kl_mean: mean KL(original ‖ bundle) in nats.
+        kl_max: the largest of any position.
+        top1: share of positions with the same most likely token.
+        greedy_tokens: how many tokens the original model continued each prompt by.
+        greedy_prefixes: how many of them the bundle chooses too before its first other choice, for each prompt.
+    """
+
+    positions: int
+    kl_mean: float
+    kl_max: float
+    top1: float
+    greedy_tokens: int
+    greedy_prefixes: tuple[int, ...]
+    tolerance: ModelTolerance
+
+    @property
+    def objection(self) -> str | None:
+        """Why it fails; None when it passes."""
+        if not self.kl_mean <= self.tolerance.kl_mean:
+            return f"the mean KL divergence {self.kl_mean:.3g} is above {self.tolerance.kl_mean:g} nats"
+        if not self.top1 >= self.tolerance.top1:
+            return f"{self.top1:.1%} of the first choices agree, at least {self.tolerance.top1:.0%} must"
+        return None
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The whole comparison of one bundle.
+
+    Attributes:
+        checkpoint: what it was compared with.
+        activations: what matrix products read their inputs in: "float32", "float16" or "int8".
+        reference: "original" when the graph was compared with the checkpoint's own weights, "dequantized" when with
+            the weights that the bundle's codes stand for.
+    """
+
+    checkpoint: str
+    form: str
+    dtype: str
+    activations: str
+    reference: str
+    prompts: int
+    weights: tuple[WeightCheck, ...]
+    stages: tuple[Stage, ...]
+    model: Agreement
+
+    @property
+    def failure(self) -> str | None:
+        """The first gate that fails, in the order in which data flows, with the reason; None when all pass."""
+        for weight in self.weights:
+            if weight.objection:
+                return f"weight {weight.name}: {weight.objection}"
+        for stage in self.stages:
+            if stage.objection:
+                return f"{stage.mode}, {stage.name}: {stage.objection}"
+        return f"choices: {self.model.objection}" if self.model.objection else None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate holds."""
+        return self.failure is None
+
+    def require(self) -> None:
+        """Raise ParityFailed, naming the first gate that fails, unless all hold."""
+        if self.failure is not None:
+            against = "the weights it stores" if self.reference == "dequantized" else "the checkpoint's weights"
+            raise ParityFailed(
+                f"a bundle must compute what PyTorch computes with {against}, within the tolerance of its numbers",
+                self.failure,
+                "do not use this bundle; export it again, and report it if that does not help",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; what is not a finite number becomes null."""
+        document = {
+            "passed": self.passed,
+            "failure": self.failure,
+            "checkpoint": self.checkpoint,
+            "form": self.form,
+            "dtype": self.dtype,
+            "activations": self.activations,
+            "reference": self.reference,
+            "prompts": self.prompts,
+            "model": {**asdict(self.model), "passed": self.model.objection is None},
+            "stages": [
+                {
+                    "mode": stage.mode,
+                    "name": stage.name,
+                    **asdict(stage.difference),
+                    "tolerance": asdict(stage.tolerance),
+                    "passed": stage.objection is None,
+                }
+                for stage in self.stages
+            ],
+            "weights": [{**asdict(weight), "passed": weight.objection is None} for weight in self.weights],
+        }
+        finite: dict[str, Any] = _finite(document)
+        return finite
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

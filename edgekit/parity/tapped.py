@@ -1,0 +1,139 @@
+"""A bundle's graph with its residual stream as additional outputs.
+
+The structure is changed in memory only, and the weights stay in the bundle's files. A shared cache is poisoned with
+NaN beyond the tokens that were written, so that a read of memory that is not theirs cannot go unnoticed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgekit import contract
+from edgekit.bundle import Bundle
+from edgekit.errors import BundleError
+from edgekit.runtime.ort_engine import ort_errors
+from edgekit.runtime.session import Logits, Tokens
+from edgekit.runtime.threads import default_threads
+
+_DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+class TappedSession:
+    """Runs one text on the CPU and keeps what its last forward saw.
+
+    Attributes:
+        hidden: the residual stream of the last forward's tokens, [1, S, hidden] after the embedding and each layer.
+    """
+
+    def __init__(self, bundle: Bundle, capacity: int, threads: int | None = None) -> None:
+        """Load the bundle's graph for at most `capacity` tokens.
+
+        Raises:
+            BundleError: the bundle names no taps, or its graph does not have them.
+            SessionError, DoesNotFit: ONNX Runtime cannot load it.
+        """
+        model = bundle.manifest.model
+        self._taps = list(bundle.manifest.graph.taps)
+        expected = [contract.hidden_tap(i) for i in range(model.layers + 1)]
+        if self._taps != expected:
+            raise BundleError(
+                "a bundle must name the taps of its residual stream to be compared",
+                f"{len(expected)} taps are needed ({expected[0]} to {expected[-1]}), it names {len(self._taps)}",
+                "export the bundle again with this version of edgekit",
+            )
+        with ort_errors(f"load {bundle.manifest.graph.file} with its taps"):
+            self._session = _tapped(bundle, self._taps, threads or default_threads())
+        types = {value.name: value.type for value in self._session.get_outputs()}
+        self._tap_dtype = _DTYPES[types[self._taps[0]]]
+        self._vocab, self._hidden_size = model.vocab_size, model.hidden_size
+        self._layers, self._shared = model.layers, bundle.manifest.cache.kind == contract.CACHE_SHARED
+        self._cache_shape = (1, model.kv_heads, capacity if self._shared else 0, model.head_dim)
+        self._cache_dtype = _DTYPES[types[contract.present_key(0)]]
+        self.hidden: list[npt.NDArray[Any]] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, and poison a shared cache."""
+        self.length = 0
+        self._past = {
+            name: np.full(self._cache_shape, np.nan, self._cache_dtype)
+            for layer in range(self._layers)
+            for name in (contract.past_key(layer), contract.past_value(layer))
+        }
+
+    def forward(self, tokens: Tokens, keep: int = 1) -> Logits:
+        """Append tokens [1, S]; the logits [1, K, V] of the last `keep` positions, 0 for all."""
+        new = tokens.shape[1]
+        feeds = {
+            contract.INPUT_IDS: np.ascontiguousarray(tokens),
+            contract.ATTENTION_MASK: np.ones((1, self.length + new), np.int64),
+            contract.LOGITS_TO_KEEP: np.array([keep], np.int64),
+            **self._past,
+        }
+        with ort_errors(f"process {new} tokens after {self.length}"):
+            results = self._run_in_place(feeds, new, keep) if self._shared else self._run(feeds)
+        self.length += new
+        self.hidden = [results[name] for name in self._taps]
+        return np.asarray(results[contract.LOGITS])
+
+    def caches(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        """Copies of every layer's rotated keys and values, [1, kv_heads, length, head_dim]."""
+        names = [(contract.past_key(layer), contract.past_value(layer)) for layer in range(self._layers)]
+        return [
+            (self._past[key][:, :, : self.length].copy(), self._past[value][:, :, : self.length].copy())
+            for key, value in names
+        ]
+
+    def _run(self, feeds: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        names = [value.name for value in self._session.get_outputs()]
+        results = dict(zip(names, self._session.run(names, feeds), strict=True))
+        for layer in range(self._layers):
+            self._past[contract.past_key(layer)] = results[contract.present_key(layer)]
+            self._past[contract.past_value(layer)] = results[contract.present_value(layer)]
+        return results
+
+    def _run_in_place(self, feeds: dict[str, npt.NDArray[Any]], new: int, keep: int) -> dict[str, npt.NDArray[Any]]:
+        results: dict[str, npt.NDArray[Any]] = {
+            contract.LOGITS: np.full((1, min(keep, new) or new, self._vocab), np.nan, np.float32)
+        }
+        for tap in self._taps:
+            results[tap] = np.full((1, new, self._hidden_size), np.nan, self._tap_dtype)
+        bound = dict(results)
+        for layer in range(self._layers):
+            bound[contract.present_key(layer)] = self._past[contract.past_key(layer)]
+            bound[contract.present_value(layer)] = self._past[contract.past_value(layer)]
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for name, array in bound.items():
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._session.run_with_iobinding(binding)
+        return results
+
+
+def _tapped(bundle: Bundle, taps: list[str], threads: int) -> Any:
+    import onnxruntime
+
+    model = onnx.load(bundle.graph, load_external_data=False)
+    present = {value.name for value in model.graph.output}
+    made = {name for node in model.graph.node for name in node.output}
+    if missing := [tap for tap in taps if tap not in made]:
+        raise BundleError(
+            "a graph must hold the taps that its manifest names",
+            f"{bundle.graph} has no tensor {missing[0]}",
+            "export the bundle again with this version of edgekit",
+        )
+    # Without a type: ONNX Runtime infers it.
+    model.graph.output.extend(onnx.ValueInfoProto(name=tap) for tap in taps if tap not in present)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4
+    options.enable_mem_pattern = False
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(bundle.graph.parent.resolve())
+    )
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

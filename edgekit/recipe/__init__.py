@@ -1,0 +1,1 @@
+"""Recipes: what is needed to make a bundle again, and the engine that makes it."""

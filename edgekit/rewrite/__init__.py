@@ -1,0 +1,1 @@
+"""Graph rewriting over onnx-graphsurgeon: one rule per file, ordered per target in `pipelines`. Needs no torch."""

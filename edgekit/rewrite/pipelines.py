@@ -1,0 +1,57 @@
+"""The ordered list of rules for each target form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+import onnx_graphsurgeon as gs
+
+from edgekit.contract import FORM_ORT, FORM_PORTABLE
+from edgekit.rewrite.rule import Context, Outcome, Rule, run_rule
+
+#: Standard ONNX operators only: runs in any runtime, and is what TensorRT parses.
+PORTABLE = [
+    "fold_weight_transpose",
+    "lower_attention",
+    "quantize_linear_qdq",
+    "logits_to_float32",
+]
+
+#: Fused for ONNX Runtime's CPU and CUDA providers.
+ORT = [
+    "fold_weight_transpose",
+    "fuse_tied_head",
+    "fuse_gqa",
+    "pack_qkv",
+    "pack_gate_up",
+    "fuse_skip_norm",
+    "fuse_norm",
+    "quantize_linear",
+    "quantize_embedding",
+    "logits_to_float32",
+]
+
+PIPELINES = {FORM_PORTABLE: PORTABLE, FORM_ORT: ORT}
+
+
+def rule_named(name: str) -> Rule:
+    """The rule in `edgekit/rewrite/rules/<name>.py`."""
+    rule: Rule = import_module(f"edgekit.rewrite.rules.{name}").RULE
+    return rule
+
+
+def rewrite(
+    graph: gs.Graph, form: str, context: Context, progress: Callable[[str], None] | None = None
+) -> dict[str, Outcome]:
+    """Run a form's pipeline over a traced graph, in place; the outcome of each rule in order.
+
+    Raises:
+        RewriteError: a rule fired less often than expected, or does not hold what it ensures.
+    """
+    outcomes = {}
+    for name in PIPELINES[form]:
+        if progress is not None:
+            progress(name)
+        outcomes[name] = run_rule(rule_named(name), graph, context)
+    return outcomes

@@ -1,0 +1,1 @@
+"""Rewrite rules: each file holds one `RULE`."""

@@ -1,0 +1,134 @@
+"""The decode loop: process what is pending, choose a token, show it, make it pending."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+
+from edgekit.errors import PromptError
+from edgekit.runtime.options import Event, Finished, GenerationOptions, Piece, PromptProgress, Reason, Truncated
+from edgekit.runtime.prefix import PrefixCache
+from edgekit.runtime.sampling import sample, seeded
+from edgekit.runtime.session import DecoderSession
+from edgekit.runtime.statistics import Statistics
+from edgekit.runtime.text import Decoder, StopStrings, TextStream
+
+
+def generate(
+    session: DecoderSession | PrefixCache,
+    decoder: Decoder,
+    prompt: Sequence[int],
+    options: GenerationOptions,
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Generate a text after `prompt`.
+
+    Args:
+        session: a PrefixCache, to process only what its cache does not hold yet; or a session, which is reset.
+        prompt: at least one token.
+        cancelled: asked before each call of the engine; True ends the text with reason "interrupted".
+
+    Yields:
+        PromptProgress, Truncated and Piece as they happen, Finished at the end.
+
+    Raises:
+        PromptError: the prompt is empty or too long, or the context is full and `on_full` is "error".
+        SessionError, DoesNotFit: see DecoderSession.forward.
+    """
+    cache = session if isinstance(session, PrefixCache) else PrefixCache(session)
+    capacity = cache.session.capacity
+    check_length(len(prompt), capacity, options)
+    seed, generator = seeded(options.sampling)
+    statistics = Statistics(prompt_tokens=len(prompt), seed=None if options.sampling.greedy else seed)
+    stream, stops = TextStream(decoder, context=prompt), StopStrings(options.stop_strings)
+    # An array, because the repetition penalty reads it as one every time.
+    history, shown = array("q", prompt), [""]
+
+    def finished(reason: Reason) -> Finished:
+        rest = "" if stops.found is not None else stops.push(stream.flush()) + stops.flush()
+        return Finished(reason, "".join(shown) + rest, rest, tuple(history[len(prompt) :]), statistics)
+
+    def truncated(tokens: list[int]) -> tuple[list[int], Truncated]:
+        kept = without_oldest(tokens, capacity, options.keep_first)
+        statistics.dropped_tokens += len(tokens) - len(kept)
+        return kept, Truncated(len(tokens) - len(kept))
+
+    context = list(prompt)
+    if len(context) > capacity:
+        context, event = truncated(context)
+        yield event
+    statistics.reused_tokens = cache.match(context)
+    pending = context[statistics.reused_tokens :]
+    statistics.processed_tokens = len(pending)
+
+    while True:
+        for start in range(0, len(pending), options.prompt_chunk):
+            if cancelled():
+                yield finished("interrupted")
+                return
+            chunk = pending[start : start + options.prompt_chunk]
+            with statistics.timed():
+                logits = cache.extend(chunk)
+            if len(pending) > 1:
+                yield PromptProgress(start + len(chunk), len(pending))
+
+        with statistics.timed():
+            token = sample(logits, options.sampling, history, generator)
+        history.append(token)
+        statistics.generated_tokens += 1
+        if token in options.stop_tokens:
+            yield finished("stop-token")
+            return
+        shown.append(stops.push(stream.push(token)))
+        yield Piece(token, shown[-1])
+        if stops.found is not None:
+            yield finished("stop-string")
+            return
+        if statistics.generated_tokens == options.max_new_tokens:
+            yield finished("length")
+            return
+
+        pending = [token]
+        if cache.room == 0:
+            if options.on_full == "stop":
+                yield finished("context-full")
+                return
+            if options.on_full == "error":
+                raise _full(f"all {capacity} tokens are used, {statistics.generated_tokens} of them generated")
+            context, event = truncated([*cache.tokens, token])
+            yield event
+            pending = context[cache.match(context) :]
+
+
+def check_length(prompt: int, capacity: int, options: GenerationOptions) -> None:
+    """Refuse a prompt that cannot be answered: `prompt` tokens in a context of `capacity`. Raises PromptError."""
+    if prompt == 0:
+        raise PromptError("a prompt must hold at least one token", "it is empty")
+    if prompt > capacity and options.on_full != "truncate-oldest":
+        raise PromptError(
+            "a prompt must fit into the context",
+            f"it has {prompt} tokens, the context holds {capacity}",
+            "shorten it, allow a longer --max-context, or drop its oldest tokens with --on-full truncate-oldest",
+        )
+    # The last token chosen is never appended.
+    if options.on_full == "error" and options.max_new_tokens and prompt + options.max_new_tokens - 1 > capacity:
+        raise _full(
+            f"the prompt has {prompt} tokens, {options.max_new_tokens} are to be generated, "
+            f"the context holds {capacity}"
+        )
+
+
+def without_oldest(tokens: list[int], capacity: int, keep_first: int) -> list[int]:
+    """The first `keep_first` tokens and the newest, in three quarters of the capacity (at least one token)."""
+    size = max(1, capacity - max(1, capacity // 4))
+    first = min(keep_first, size - 1)
+    return tokens[:first] + tokens[len(tokens) - (size - first) :]
+
+
+def _full(fact: str) -> PromptError:
+    return PromptError(
+        "prompt and answer must fit into the context",
+        fact,
+        "lower --max-new-tokens, allow a longer --max-context, or choose another --on-full",
+    )

@@ -1,0 +1,198 @@
+"""A decoder session over ONNX Runtime, on the CPU or on CUDA."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit import contract
+from edgekit.errors import BundleError, SessionError
+from edgekit.runtime.ort_cache import CacheGeometry, ConcatCache, OrtCache, SharedCache
+from edgekit.runtime.ort_engine import inference_session, ort_errors
+from edgekit.runtime.session import Logits, Tokens
+
+_DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+class OrtSession:
+    """Implements DecoderSession; what is bound stays bound, so that a step binds only what changed.
+
+    B batch, S new tokens, T = length + S, K kept positions, V vocabulary.
+    """
+
+    def __init__(
+        self,
+        graph: Path,
+        *,
+        cache_kind: str,
+        capacity_limit: int,
+        backend: str = "cpu",
+        threads: int | None = None,
+        capacity: int | None = None,
+    ) -> None:
+        """Load `graph`.
+
+        Args:
+            cache_kind: contract.CACHE_SHARED or contract.CACHE_CONCAT.
+            capacity_limit: most tokens the graph can address.
+            capacity: most tokens wanted; None for the limit.
+
+        Raises:
+            SessionError, DoesNotFit: see session_from_bundle.
+            BundleError: the graph's inputs and outputs are not those of edgekit.contract.
+        """
+        if capacity is not None and not 1 <= capacity <= capacity_limit:
+            raise SessionError(
+                "a context must hold at least 1 token and at most what the bundle allows",
+                f"{capacity} tokens were asked for, the bundle allows {capacity_limit}",
+                f"choose --max-context between 1 and {capacity_limit}",
+            )
+        if cache_kind not in (contract.CACHE_SHARED, contract.CACHE_CONCAT):
+            raise BundleError(
+                f"a cache is {contract.CACHE_SHARED} or {contract.CACHE_CONCAT}",
+                f"it is {cache_kind!r}",
+                "export the bundle again with this version of edgekit",
+            )
+        self.capacity = capacity or capacity_limit
+        self.name = f"onnxruntime-{backend}"
+        self._session, self.description = inference_session(graph, backend, threads)
+        geometry, self.vocab = _signature(self._session, graph.name)
+        self._cache: OrtCache = (
+            SharedCache(geometry, backend, self.capacity)
+            if cache_kind == contract.CACHE_SHARED
+            else ConcatCache(geometry, backend)
+        )
+        self._binding = self._session.io_binding()
+        self._batch = 0
+        self._keep = np.ones(1, np.int64)
+        self._bind(contract.LOGITS_TO_KEEP, _address(self._keep), (1,))
+        self._ones = np.ones(0, np.int64)
+        self._ones_address = 0
+        self._tokens = np.zeros((0, 0), np.int64)
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return self._cache.length
+
+    def forward(self, tokens: Tokens, keep: int = 1) -> Logits:
+        """See DecoderSession.forward."""
+        batch, new = self._checked(tokens, keep)
+        total = self.length + new
+        # One position is the common case: its buffer stays bound, only the number in it changes.
+        if tokens.shape == self._tokens.shape:
+            self._tokens[:] = tokens
+        else:
+            self._tokens = np.array(tokens, dtype=np.int64, order="C")
+            self._bind(contract.INPUT_IDS, _address(self._tokens), (batch, new))
+        if len(self._ones) < batch * total:
+            self._ones = np.ones(batch * max(2 * total, 512), np.int64)
+            self._ones_address = _address(self._ones)
+        self._bind(contract.ATTENTION_MASK, self._ones_address, (batch, total))
+        self._keep[0] = keep
+        logits = np.empty((batch, min(keep, new) or new, self.vocab), np.float32)
+        self._binding.bind_output(contract.LOGITS, "cpu", 0, np.float32, logits.shape, _address(logits))
+        with ort_errors(f"process {new} tokens after {self.length}"):
+            self._cache.bind(self._binding, batch, new)
+            self._session.run_with_iobinding(self._binding)
+            self._cache.accept(self._binding, new)
+        self._batch = batch
+        return logits
+
+    def rollback(self, length: int) -> None:
+        """See DecoderSession.rollback."""
+        if not 0 <= length <= self.length:
+            raise SessionError("a cache can only go back", f"it holds {self.length} tokens, {length} were asked for")
+        self._cache.rollback(length)
+
+    def reset(self) -> None:
+        """See DecoderSession.reset."""
+        self._cache.rollback(0)
+
+    def close(self) -> None:
+        """See DecoderSession.close."""
+        self._cache.free()
+        self._binding = self._session = None
+
+    def caches(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        """Copies of every layer's rotated keys and values, [B, kv_heads, length, head_dim], for comparison."""
+        return self._cache.arrays()
+
+    def _bind(self, name: str, address: int, shape: tuple[int, ...]) -> None:
+        # What lies at the address must stay there, so each array is an attribute of the session.
+        self._binding.bind_input(name, "cpu", 0, np.int64, shape, address)
+
+    def _checked(self, tokens: Tokens, keep: int) -> tuple[int, int]:
+        if self._session is None:
+            raise SessionError("a session must be open to be used", "it was closed")
+        if tokens.ndim != 2 or tokens.dtype != np.int64 or 0 in tokens.shape:
+            raise SessionError(
+                "tokens are int64 [batch, sequence] with at least one of each",
+                f"they are {tokens.dtype} {list(tokens.shape)}",
+            )
+        lowest, highest = (tokens.min(), tokens.max()) if tokens.size > 1 else (tokens.item(), tokens.item())
+        if lowest < 0 or highest >= self.vocab:
+            raise SessionError(
+                "a token is a row of the vocabulary",
+                f"tokens lie between {lowest} and {highest}, the vocabulary has {self.vocab}",
+            )
+        batch, new = tokens.shape
+        if keep < 0:
+            raise SessionError("the positions to keep are 0 (all) or more", f"{keep} were asked for")
+        if self.length and batch != self._batch:
+            raise SessionError(
+                "a batch stays the same until the session is reset", f"it was {self._batch}, now it is {batch}"
+            )
+        if self.length + new > self.capacity:
+            raise SessionError(
+                "tokens must fit into the context",
+                f"it holds {self.capacity}, {self.length} are used, {new} more were given",
+            )
+        return batch, new
+
+
+def _address(array: npt.NDArray[Any]) -> int:
+    """Where the array lies; quicker than array.ctypes.data."""
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _signature(session: Any, graph: str) -> tuple[CacheGeometry, int]:
+    """The cache geometry and the vocabulary that a graph's inputs and outputs imply. Raises BundleError."""
+    inputs = {value.name: value for value in session.get_inputs() + session.get_overridable_initializers()}
+    outputs = {value.name: value for value in session.get_outputs()}
+    layers = sum(1 for name in inputs if re.fullmatch(r"past_key_values\.\d+\.key", name))
+
+    def require(condition: bool, fact: str) -> None:
+        if not condition:
+            raise BundleError(
+                "a decoder's inputs and outputs must be those that edgekit writes",
+                f"{graph}: {fact}",
+                "export the bundle again with this version of edgekit",
+            )
+
+    expected = {contract.INPUT_IDS, contract.ATTENTION_MASK, contract.LOGITS_TO_KEEP, contract.past_key(0)}
+    require(expected <= inputs.keys(), f"it lacks {', '.join(sorted(expected - inputs.keys()))}")
+    cache = inputs[contract.past_key(0)]
+    require(cache.type in _DTYPES, f"its cache is {cache.type}")
+    require(
+        len(cache.shape) == 4 and all(isinstance(cache.shape[axis], int) for axis in (1, 3)),
+        f"{cache.name} has shape {cache.shape}",
+    )
+    geometry = CacheGeometry(layers, cache.shape[1], cache.shape[3], _DTYPES[cache.type])
+    for past, present in geometry.names:
+        require(past in inputs, f"it lacks {past}")
+        require(present in outputs, f"it lacks {present}")
+        for value in (inputs[past], outputs[present]):
+            require(value.type == cache.type, f"{value.name} is {value.type}, {cache.name} is {cache.type}")
+    require(contract.LOGITS in outputs, f"it lacks {contract.LOGITS}")
+    logits = outputs[contract.LOGITS]
+    require(logits.type == "tensor(float)", f"{logits.name} is {logits.type}")
+    require(len(logits.shape) == 3 and isinstance(logits.shape[2], int), f"{logits.name} has shape {logits.shape}")
+    unknown = inputs.keys() - expected - {past for past, _ in geometry.names}
+    require(not unknown, f"it has more inputs: {', '.join(sorted(unknown))}")
+    return geometry, logits.shape[2]

@@ -1,0 +1,56 @@
+"""Which tokens lie in a session's cache, so that a prompt's known beginning is not processed again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgekit.runtime.session import DecoderSession, Logits
+
+
+class PrefixCache:
+    """A session (batch 1) together with the tokens in its cache."""
+
+    def __init__(self, session: DecoderSession) -> None:
+        """Takes the session over: whatever its cache held is forgotten."""
+        session.reset()
+        self.session = session
+        self._tokens: list[int] = []
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens in the cache, oldest first."""
+        return tuple(self._tokens)
+
+    @property
+    def room(self) -> int:
+        """Tokens that still fit."""
+        return self.session.capacity - self.session.length
+
+    def match(self, tokens: Sequence[int]) -> int:
+        """Keep the longest beginning that the cache and `tokens` share; give its length.
+
+        At least the last of `tokens` is left to process, because its logits are not kept.
+        """
+        shared = common_prefix(self._tokens, tokens[: max(len(tokens) - 1, 0)])
+        self.session.rollback(shared)
+        del self._tokens[shared:]
+        return shared
+
+    def extend(self, tokens: Sequence[int]) -> Logits:
+        """Append tokens; give the logits float32 [V] after the last one."""
+        logits = self.session.forward(np.asarray([tokens], dtype=np.int64))
+        self._tokens.extend(tokens)
+        vector: Logits = logits[0, -1]
+        return vector
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the longest common beginning."""
+    length = 0
+    for a, b in zip(first, second, strict=False):
+        if a != b:
+            break
+        length += 1
+    return length

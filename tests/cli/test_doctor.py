@@ -1,0 +1,76 @@
+"""`edgekit doctor` reports what is there and, for what is not, what it would enable and how to get it."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+
+import pytest
+from click.testing import CliRunner
+
+from edgekit.cli import doctor
+from edgekit.device import host, packages
+
+
+@pytest.fixture
+def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with nothing but the base, whose cache disk is nearly full."""
+    installed = {"click": "8.5.1", "onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1", "onnx": "1.19.0"}
+    requirements = ["click>=8.1", 'onnxruntime>=1.31; extra == "cpu"', 'onnx>=1.23; extra == "export"']
+    monkeypatch.setattr(packages, "installed_version", installed.get)
+    monkeypatch.setattr(metadata, "requires", lambda name: requirements)
+    monkeypatch.setattr(packages, "onnxruntime_providers", lambda: ([], "ImportError: libcudart.so.13"))
+    monkeypatch.setattr(host, "cpu", lambda: host.Cpu("x86_64", "Test CPU", 2, frozenset({"avx2"})))
+    monkeypatch.setattr(host, "gpus", list)
+    monkeypatch.setattr(host, "compiler", lambda name: None)
+    monkeypatch.setattr(host, "disk_free_bytes", lambda path: 10**9)
+
+
+def _findings(*arguments: str) -> dict[str, dict[str, str]]:
+    result = CliRunner().invoke(doctor.command, ["--json", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0
+    return {finding["name"]: finding for finding in json.loads(result.stdout)["findings"]}
+
+
+@pytest.mark.usefixtures("bare_machine")
+def test_each_missing_piece_says_what_and_how() -> None:
+    findings = _findings()
+    assert findings["base packages"]["status"] == "ok"
+    assert findings["extra cpu"]["status"] == "ok"
+    export = findings["extra export"]
+    assert export["value"] == "needs onnx>=1.23 (found 1.19.0)"
+    assert "edgekit[export]" in export["how"]
+    assert export["enables"]
+    assert findings["disk"]["status"] == "warning"
+    assert "EDGEKIT_CACHE" in findings["disk"]["how"]
+    assert findings["avx2"]["status"] == "ok"
+    assert findings["avx512_vnni"]["status"] == "missing"
+    assert findings["NVIDIA GPU"]["status"] == "missing"
+    assert findings["nvcc"]["how"]
+
+
+@pytest.mark.usefixtures("bare_machine")
+def test_both_runtimes_at_once_are_a_warning_with_the_way_out() -> None:
+    findings = _findings()
+    assert findings["onnxruntime"]["status"] == "warning"
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in findings["onnxruntime"]["how"]
+
+
+@pytest.mark.usefixtures("bare_machine")
+def test_a_runtime_that_does_not_import_gives_its_reason() -> None:
+    assert _findings()["execution providers"]["value"] == "ImportError: libcudart.so.13"
+
+
+@pytest.mark.usefixtures("bare_machine")
+def test_the_text_report_has_every_finding() -> None:
+    result = CliRunner().invoke(doctor.command, [], catch_exceptions=False)
+    for name, finding in _findings().items():
+        assert f"  {name}: {finding['value']}" in result.stdout
+        assert finding["how"] in result.stdout
+
+
+def test_on_this_machine() -> None:
+    findings = _findings()
+    assert findings["Python"]["status"] == "ok"
+    assert "usable cores" in findings["CPU"]["value"]
+    assert "GB free at" in findings["disk"]["value"]
