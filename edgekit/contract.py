@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
-LOGITS_TO_KEEP = "logits_to_keep"
+#: How many positions get logits, counted from the end; 0 for all. onnxruntime-genai knows it by this name.
+LOGITS_TO_KEEP = "num_logits_to_keep"
 LOGITS = "logits"
 
 AXIS_BATCH = "batch_size"
@@ -66,7 +67,7 @@ class TensorSignature:
 
 
 def decoder_inputs(layers: int, kv_heads: int, head_dim: int, cache_dtype: str) -> list[TensorSignature]:
-    """Inputs of a decoder in graph order; logits_to_keep is last and has a default of 1."""
+    """Inputs of a decoder in graph order."""
     cache = (AXIS_BATCH, kv_heads, AXIS_PAST, head_dim)
     signature = [
         TensorSignature(INPUT_IDS, "int64", (AXIS_BATCH, AXIS_SEQUENCE)),

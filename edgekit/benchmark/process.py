@@ -19,6 +19,9 @@ from edgekit.bundle import Bundle
 from edgekit.errors import DoesNotFit, EdgekitError, SessionError
 from edgekit.progress import Progress
 
+#: The same edgekit, wherever this process found it: `python -m` would prefer one in the current directory.
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from edgekit.benchmark.worker import main; main()"
+
 
 def run_worker(request: Request, progress: Progress) -> dict[str, Any]:
     """The worker's result.
@@ -26,16 +29,10 @@ def run_worker(request: Request, progress: Progress) -> dict[str, Any]:
     Raises:
         EdgekitError: what the worker met; DoesNotFit when the system killed it for lack of memory.
     """
-    command = [sys.executable, "-m", "edgekit.benchmark.worker"]
-    # The same edgekit, wherever this process found it.
-    source = str(Path(edgekit.__file__).parents[1])
-    paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-c", _START, str(Path(edgekit.__file__).parents[1])]
     with (
         tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
-        ) as process,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as process,
     ):
         try:
             assert process.stdin is not None

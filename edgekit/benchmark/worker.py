@@ -1,4 +1,4 @@
-"""The process that is measured: `python -m edgekit.benchmark.worker`, a request on stdin, messages on stdout.
+"""The process that is measured: a request on stdin, messages on stdout.
 
 A process of its own, so that its memory and its start are the runtime's and nothing else's. Messages are JSON, one
 a line: {"stage", "total", "unit"}, {"advance"}, and last {"result"} or {"error"}.
@@ -109,5 +109,6 @@ def _work(request: Request, progress: MessageProgress) -> dict[str, Any]:
     return {**result, **timings.to_dict(timing)}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The whole process."""
     serve(Request.from_json(sys.stdin.read()), sys.stdout)

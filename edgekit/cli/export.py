@@ -57,13 +57,13 @@ DTYPES = ("fp32", "fp16", "int8", "int4")
     "--calibration-sequences",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Passages of the calibration text (int4).  [default: 16]",
+    help="Passages of the calibration text (int4).  [default: 24]",
 )
 @click.option(
     "--calibration-length",
     type=click.IntRange(min=2),
     metavar="TOKENS",
-    help="Tokens of each passage (int4).  [default: 512]",
+    help="Tokens of each passage (int4).  [default: 256]",
 )
 @click.option("--name", metavar="TEXT", help="The model's name in the manifest.  [default: from the checkpoint]")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")

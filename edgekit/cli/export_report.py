@@ -26,11 +26,11 @@ def estimate_line(estimate: Estimated, destination: Path) -> str:
     from edgekit.device.host import disk_free_bytes, memory
 
     available = memory()
-    of_memory = f" of {megabytes(available.available_bytes)} available" if available is not None else ""
+    of_memory = f" of {size(available.available_bytes)} available" if available is not None else ""
     return (
-        f"estimate: {megabytes(estimate.bytes_on_disk)} on disk "
-        f"({megabytes(disk_free_bytes(destination.absolute()))} free), "
-        f"{megabytes(estimate.peak_memory_bytes)} of memory{of_memory}, about {_seconds(estimate.seconds)}"
+        f"estimate: {size(estimate.bytes_on_disk)} on disk "
+        f"({size(disk_free_bytes(destination.absolute()))} free), "
+        f"{size(estimate.peak_memory_bytes)} of memory{of_memory}, about {_seconds(estimate.seconds)}"
     )
 
 
@@ -52,7 +52,7 @@ def require_space(needed_bytes: int, destination: Path) -> None:
     if free < needed_bytes:
         raise DoesNotFit(
             "a bundle must fit on the disk it is written to",
-            f"{destination} needs about {megabytes(needed_bytes)}, {megabytes(free)} are free",
+            f"{destination} needs about {size(needed_bytes)}, {size(free)} are free",
             "free some space, choose a smaller --dtype, or write to another disk with -o",
         )
 
@@ -65,9 +65,9 @@ def summary_lines(path: Path, manifest: Mapping[str, Any]) -> list[str]:
         refused = f", refused {len(outcome['refused'])}: {'; '.join(reasons)}" if reasons else ""
         rows.append((f"rule {name}", f"fired {outcome['fired']}{refused}"))
     rows += _quantization_rows(manifest.get("quantization"))
-    rows += [(f"file {file['name']}", megabytes(file["bytes"])) for file in manifest["files"]]
+    rows += [(f"file {file['name']}", size(file["bytes"])) for file in manifest["files"]]
     model, cache = manifest["model"], manifest["cache"]
-    rows.append(("all files", megabytes(sum(file["bytes"] for file in manifest["files"]))))
+    rows.append(("all files", size(sum(file["bytes"] for file in manifest["files"]))))
     rows.append(
         ("context", f"up to {cache['capacity_limit']:,} tokens, {cache['bytes_per_token']:,} bytes of cache each")
     )
@@ -88,9 +88,12 @@ def _quantization_rows(record: Mapping[str, Any] | None) -> list[tuple[str, str]
     return rows
 
 
-def megabytes(count: int) -> str:
-    """Bytes as "98.4 MB" or "2.7 GB"."""
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+def size(count: int) -> str:
+    """Bytes as "3.4 kB", "98.4 MB" or "2.7 GB"."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:,.1f} {unit}"
+    return f"{count} bytes"
 
 
 def _seconds(seconds: float) -> str:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from edgekit.parity.compare import Difference
     from edgekit.parity.report import ParityReport, Stage
 
-KINDS = ("hidden", "key", "value", "logits")
+#: The ways to run a graph that are shown layer by layer: those whose activations are not rounded to 8 bits.
+EXACT_MODES = ("prefill", "chunked", "decode")
 
 
 @click.command()
@@ -96,7 +97,7 @@ def _print(report: ParityReport) -> None:
             "verdict",
         ),
         _layer_rows(report),
-        f"graph, worst of all ways to run it, with PyTorch holding {against}",
+        f"graph, the worst of {', '.join(EXACT_MODES)}; PyTorch holds {against}",
     )
     print_table(
         ("way to run it", "hidden cosine", "cache cosine", "logits cosine", "max |Δlogit|", "relative", "verdict"),
@@ -130,18 +131,19 @@ def _weight_row(report: ParityReport, bits: int) -> tuple[str, ...]:
 
 
 def _layer_rows(report: ParityReport) -> list[tuple[str, ...]]:
-    """For each layer the worst of every mode."""
-    last = max(int(stage.name.split(".")[1]) for stage in report.stages if stage.name.startswith("hidden."))
+    """For each layer the worst of the exact modes."""
+    stages = [stage for stage in report.stages if stage.mode in EXACT_MODES]
+    last = max(int(stage.name.split(".")[1]) for stage in stages if stage.name.startswith("hidden."))
     rows = []
     for index in range(last + 1):
         # hidden.i is what layer i reads; row i shows what layer i-1 has made, in the order in which data flows.
         own = {
-            "hidden": [s for s in report.stages if s.name == f"hidden.{index}"],
-            "key": [s for s in report.stages if s.name == f"cache.{index - 1}.key"],
-            "value": [s for s in report.stages if s.name == f"cache.{index - 1}.value"],
+            "hidden": [s for s in stages if s.name == f"hidden.{index}"],
+            "key": [s for s in stages if s.name == f"cache.{index - 1}.key"],
+            "value": [s for s in stages if s.name == f"cache.{index - 1}.value"],
         }
         cells = [cell for kind in ("hidden", "key", "value") for cell in _cells(own[kind])]
-        verdict = _verdict([stage for stages in own.values() for stage in stages])
+        verdict = _verdict([stage for found in own.values() for stage in found])
         rows.append(("embedding" if index == 0 else str(index - 1), *cells, verdict))
     return rows
 

@@ -1,4 +1,4 @@
-"""Block quantisation of matrices: w ≈ scale · (code − zero_point), one scale per block of inputs.
+"""Block quantisation of matrices: w ≈ scale · (code − zero_point) [+ offset], one scale per block of inputs.
 
 Scales are not taken from the largest magnitude alone: several ranges are tried for each block and each is refined by
 least squares; the one with the smallest weighted squared error wins (the search that llama.cpp calls make_qkx).
@@ -32,6 +32,8 @@ class BlockQuantized:
         zero_points: uint8 [N, K/block]: the code that means 0.
         bits: 2, 4 or 8.
         inputs: K before padding.
+        offsets: float32 [N, K/block], added to every weight of a block; None for none. Formats with a real minimum
+            per block (Q4_1) need them: their minimum is no multiple of the scale.
     """
 
     codes: Codes
@@ -39,11 +41,14 @@ class BlockQuantized:
     zero_points: Codes
     bits: int
     inputs: int
+    offsets: Floats | None = None
 
     def dequantized(self) -> Floats:
         """The matrix that the codes stand for: float32 [N, K]."""
         centred = self.codes.astype(np.float32) - self.zero_points[..., None].astype(np.float32)
         values = centred * self.scales[..., None]
+        if self.offsets is not None:
+            values += self.offsets[..., None]
         return np.ascontiguousarray(values.reshape(len(values), -1)[:, : self.inputs])
 
     def packed_codes(self) -> Codes:
@@ -61,11 +66,18 @@ class BlockQuantized:
     def rows(self, start: int, end: int) -> BlockQuantized:
         """The outputs start … end − 1."""
         part = slice(start, end)
-        return BlockQuantized(self.codes[part], self.scales[part], self.zero_points[part], self.bits, self.inputs)
+        offsets = self.offsets[part] if self.offsets is not None else None
+        codes, scales, zeros = self.codes[part], self.scales[part], self.zero_points[part]
+        return BlockQuantized(codes, scales, zeros, self.bits, self.inputs, offsets)
+
+    def with_offset_columns(self) -> BlockQuantized:
+        """See the function of the same name."""
+        return with_offset_columns(self)
 
     def nbytes(self) -> int:
-        """Bytes of codes, scales and zero points as they are stored."""
-        return (self.codes.size + self.zero_points.size) * self.bits // 8 + self.scales.nbytes
+        """Bytes of codes, scales and zero points as they are stored, offsets as columns of their own."""
+        stored = self if self.offsets is None else with_offset_columns(self)
+        return (stored.codes.size + stored.zero_points.size) * stored.bits // 8 + stored.scales.nbytes
 
 
 def joined(parts: list[BlockQuantized]) -> BlockQuantized:
@@ -73,7 +85,37 @@ def joined(parts: list[BlockQuantized]) -> BlockQuantized:
     first = parts[0]
     columns = ((part.codes, part.scales, part.zero_points) for part in parts)
     codes, scales, zeros = (np.concatenate(column) for column in zip(*columns, strict=True))
-    return BlockQuantized(codes, scales, zeros, first.bits, first.inputs)
+    offsets = None if first.offsets is None else np.concatenate([_offsets_of(part) for part in parts])
+    return BlockQuantized(codes, scales, zeros, first.bits, first.inputs, offsets)
+
+
+def with_offset_columns(matrix: BlockQuantized) -> BlockQuantized:
+    """The matrix [N, K + K/block] that gives the same product when each block's sum is appended to the input.
+
+    Σ_j (w_j + offset_b) x_j = Σ_j w_j x_j + Σ_b offset_b Σ_{j in b} x_j: an offset is the weight of its block's sum.
+    The offsets, each at most half a step for a well-placed zero point, are quantised with the same bits and block.
+
+    Raises:
+        ValueError: the inputs are not whole blocks, or there are no offsets.
+    """
+    block = matrix.codes.shape[2]
+    if matrix.inputs % block:
+        raise ValueError(f"{matrix.inputs} inputs are not whole blocks of {block}")
+    offsets = _offsets_of(matrix)
+    columns = quantize_blocks(offsets, matrix.bits, block)
+    return BlockQuantized(
+        np.concatenate([matrix.codes, columns.codes], axis=1),
+        np.concatenate([matrix.scales, columns.scales], axis=1),
+        np.concatenate([matrix.zero_points, columns.zero_points], axis=1),
+        matrix.bits,
+        matrix.inputs + offsets.shape[1],
+    )
+
+
+def _offsets_of(matrix: BlockQuantized) -> Floats:
+    if matrix.offsets is None:
+        raise ValueError("the matrix has no offsets")
+    return matrix.offsets
 
 
 def _packed(groups: Codes, bits: int) -> Codes:

@@ -12,7 +12,7 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.compress.calibration import Statistics, calibration_text, calibration_tokens, measure
 from edgekit.compress.gptq import gptq_quantize
 from edgekit.compress.quantizer import QuantizedModel, carried_over, matrix_of, store_8bit
-from edgekit.compress.sensitivity import Candidate, expected_cost, units_at_8_bits
+from edgekit.compress.sensitivity import Candidate, expected_cost, forced, units_at_8_bits
 from edgekit.models.registry import model_from_checkpoint
 from edgekit.progress import Progress
 
@@ -23,28 +23,32 @@ MOMENT_BYTES = 192 << 20
 def quantize_calibrated(
     checkpoint: Checkpoint, units: dict[str, list[str]], result: QuantizedModel, progress: Progress
 ) -> None:
-    """Quantise all units into `result`, each with the low bit width or 8 bits."""
+    """Quantise units into `result`, each with the low bit width or 8 bits; those that settings keep at 8 are left."""
     settings = result.settings
+    chosen = {unit: names for unit, names in units.items() if not forced(unit, settings.keep_8bit)}
+    units = {unit: names for unit, names in chosen.items() if not _carry_over(checkpoint, names, result)}
+    if not units:
+        return
     tokens = calibration_tokens(
         checkpoint.tokenizer_files()["tokenizer.json"], calibration_text(), settings.sequences, settings.length
     )
     progress.stage("load for calibration")
     model = model_from_checkpoint(checkpoint, max_positions=settings.length)
     candidates: dict[str, Candidate] = {}
-    gradients: dict[str, torch.Tensor] = {}
     groups = moment_groups({unit: checkpoint.spec(names[0]).shape[1] for unit, names in units.items()})
+    progress.stage("measure gradients", len(tokens), "sequences")
+    gradients = measure(model, tokens, set(), gradients=True, advance=progress.advance).gradients
     for index, group in enumerate(groups):
         part = f" ({index + 1}/{len(groups)})" if len(groups) > 1 else ""
         progress.stage(f"calibrate{part}", len(tokens), "sequences")
-        statistics = measure(model, tokens, set(group), gradients=not gradients, advance=progress.advance)
-        gradients = gradients or statistics.gradients
+        statistics = measure(model, tokens, set(group), gradients=False, advance=progress.advance)
         progress.stage(f"quantise to {settings.bits} bits{part}", len(group), "units")
         for unit in group:
             candidates[unit] = _quantize_unit(checkpoint, unit, units[unit], statistics, gradients, result)
             progress.advance()
     del model
     result.costs.update({unit: candidate.cost for unit, candidate in candidates.items()})
-    kept = units_at_8_bits(candidates, settings.allowed_cost, settings.keep_8bit)
+    kept = units_at_8_bits(candidates, settings.allowed_cost)
     progress.note(f"{len(kept)} of {len(units)} units stay at 8 bits")
     for unit in kept:
         for name in units[unit]:
@@ -77,13 +81,6 @@ def _quantize_unit(
     settings, moments = result.settings, statistics.moments[unit]
     weights = [matrix_of(checkpoint, name) for name in names]
     sensitivity = np.concatenate([gradients[name].numpy() for name in names])
-    carried = [carried_over(checkpoint, name, settings) for name in names]
-    if all(part is not None and part.bits == settings.bits for part in carried):
-        for name, part in zip(names, carried, strict=True):
-            assert part is not None
-            result.matrices[name] = part
-            result.origin[name] = f"carried over from {checkpoint.spec(name).dtype}"
-        return Candidate(0.0, _extra_bytes(result, names))
     stacked = np.concatenate(weights)
     quantized = gptq_quantize(stacked, moments, settings.bits, settings.block, symmetric=settings.symmetric)
     error = stacked - quantized.dequantized()
@@ -93,6 +90,18 @@ def _quantize_unit(
         result.origin[name] = f"rounded to {settings.bits} bits by GPTQ"
         row += len(weight)
     return Candidate(expected_cost(error, moments.numpy(), sensitivity), _extra_bytes(result, names))
+
+
+def _carry_over(checkpoint: Checkpoint, names: list[str], result: QuantizedModel) -> bool:
+    """Take a unit's own integers over where all its matrices have them with the low bit width."""
+    carried = [carried_over(checkpoint, name, result.settings) for name in names]
+    if any(part is None or part.bits != result.settings.bits for part in carried):
+        return False
+    for name, part in zip(names, carried, strict=True):
+        assert part is not None
+        result.matrices[name] = part
+        result.origin[name] = f"carried over from {checkpoint.spec(name).dtype}"
+    return True
 
 
 def _extra_bytes(result: QuantizedModel, names: list[str]) -> int:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from edgekit.compress.blockwise import BlockQuantized, Floats, quantize_blocks
+from edgekit.compress.blockwise import BlockQuantized, Floats, joined, quantize_blocks
 
 #: Added to the diagonal of the Hessian, as a share of its mean: calibration text never excites every direction.
 DAMPING = 0.01
+
+ROWS_AT_A_TIME = 8192
 
 
 def gptq_quantize(
@@ -25,10 +27,22 @@ def gptq_quantize(
         moments: float32 or float64 [K, K], E[x xᵀ] of the inputs.
         bits, block, symmetric: as in `quantize_blocks`.
     """
-    rest = torch.from_numpy(np.array(weight, dtype=np.float32))
-    inputs = rest.shape[1]
     upper = _inverse_factor(moments)
     importance = np.ascontiguousarray(moments.diagonal().float().numpy())
+    # Rows do not depend on each other: a vocabulary's worth of them is done in parts, to bound the memory.
+    starts = range(0, len(weight), ROWS_AT_A_TIME)
+    parts = [
+        _quantize_rows(weight[start : start + ROWS_AT_A_TIME], upper, importance, bits, block, symmetric)
+        for start in starts
+    ]
+    return joined(parts)
+
+
+def _quantize_rows(
+    weight: Floats, upper: torch.Tensor, importance: Floats, bits: int, block: int, symmetric: bool
+) -> BlockQuantized:
+    rest = torch.from_numpy(np.array(weight, dtype=np.float32))
+    inputs = rest.shape[1]
     top = 2**bits - 1
     codes, scales, zeros = [], [], []
     for start in range(0, inputs, block):

@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 
 from edgekit.checkpoint import Checkpoint
+from edgekit.checkpoint.interface import QuantBlocks
 from edgekit.compress.blockwise import BlockQuantized, Floats, joined, quantize_blocks
 from edgekit.compress.units import EMBEDDING, HEAD, unit_of, units_of
 from edgekit.progress import Progress
 
 #: Expected increase of the loss, nats per token, up to which matrices go to 4 bits: e^0.03 − 1 is 3 % of perplexity.
 ALLOWED_COST = 0.03
+
+#: The head is read once per token and decides it; tied to the embedding, its errors enter twice.
+KEEP_8BIT = ("lm_head",)
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,10 @@ class QuantizationSettings:
     block: int = 32
     symmetric: bool = False
     allowed_cost: float = ALLOWED_COST
-    keep_8bit: tuple[str, ...] = ()
+    keep_8bit: tuple[str, ...] = KEEP_8BIT
     carry_over: bool = True
-    sequences: int = 24
-    length: int = 256
+    sequences: int = 32
+    length: int = 128
 
 
 @dataclass
@@ -59,7 +63,8 @@ class QuantizedModel:
     def matrix(self, sources: tuple[str, ...]) -> BlockQuantized | None:
         """The quantised form of matrices stacked by rows; None if one is not quantised or they differ in bits."""
         parts = [self.matrices[source] for source in sources if source in self.matrices]
-        if not parts or len(parts) != len(sources) or len({part.bits for part in parts}) != 1:
+        kinds = {(part.bits, part.offsets is None) for part in parts}
+        if len(parts) != len(sources) or len(kinds) != 1:
             return None
         return parts[0] if len(parts) == 1 else joined(parts)
 
@@ -84,12 +89,15 @@ class QuantizedModel:
 def carried_over(checkpoint: Checkpoint, name: str, settings: QuantizationSettings) -> BlockQuantized | None:
     """The checkpoint's own integers where the target format can hold them exactly, else None.
 
-    Q4_0 (scale · (code − 8)) and Q8_0 (scale · code) fit a format with integer zero points and blocks of 32. Q4_1
-    (scale · code + minimum) does not: its offset is no multiple of the scale.
+    Q4_0 (scale · (code − 8)) and Q8_0 (scale · code) fit a format with integer zero points and blocks of 32. The
+    minimum of Q4_1 (scale · code + minimum) is no multiple of its scale: what the nearest zero point leaves becomes
+    an offset. Symmetric formats hold neither zero points nor offsets.
     """
     blocks = checkpoint.blocks(name) if settings.carry_over and settings.block == 32 else None
-    if blocks is None or blocks.minimum is not None:
+    if blocks is None or blocks.bits not in (settings.bits, 8):
         return None
+    if blocks.minimum is not None:
+        return _with_minimum(blocks) if not settings.symmetric else None
     if blocks.bits == 8:
         codes = (blocks.codes.astype(np.int16) + 128).astype(np.uint8)
         zero = 128
@@ -98,6 +106,18 @@ def carried_over(checkpoint: Checkpoint, name: str, settings: QuantizationSettin
     zeros = np.full(blocks.scale.shape, zero, np.uint8)
     inputs = codes.shape[1] * codes.shape[2]
     return BlockQuantized(codes, blocks.scale.astype(np.float32), zeros, blocks.bits, inputs)
+
+
+def _with_minimum(blocks: QuantBlocks) -> BlockQuantized:
+    """scale · code + minimum as scale · (code − zero_point) + offset, |offset| ≤ scale / 2 where zero_point allows."""
+    assert blocks.minimum is not None
+    top = 2**blocks.bits - 1
+    safe = np.where(blocks.scale == 0, np.float32(1), blocks.scale)
+    zeros = np.clip(np.rint(-blocks.minimum / safe), 0, top)
+    offsets = (blocks.minimum + blocks.scale * zeros).astype(np.float32)
+    codes = blocks.codes.astype(np.uint8)
+    inputs = codes.shape[1] * codes.shape[2]
+    return BlockQuantized(codes, blocks.scale.astype(np.float32), zeros.astype(np.uint8), blocks.bits, inputs, offsets)
 
 
 def quantized_model(

@@ -37,22 +37,23 @@ def expected_cost(error: Floats, moments: Floats, gradients: Floats) -> float:
     return float(0.5 * (gradients.astype(np.float64) * spread).sum())
 
 
-def units_at_8_bits(candidates: Mapping[str, Candidate], allowed_cost: float, forced: tuple[str, ...] = ()) -> set[str]:
+def forced(unit: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a unit matches one of the shell patterns of units that are kept at 8 bits in any case."""
+    return any(fnmatchcase(unit, pattern) for pattern in patterns)
+
+
+def units_at_8_bits(candidates: Mapping[str, Candidate], allowed_cost: float) -> set[str]:
     """The units to keep at 8 bits so that the rest together is expected to cost at most `allowed_cost`.
 
     Greedy by cost per byte saved: the unit whose low bit width costs most for what it saves is given up first. The
     cost of 8 bits is taken as 1/256 of that of 4 (the square of the step's ratio, 1/16).
-
-    Args:
-        forced: shell patterns of units that are kept in any case.
     """
-    kept = {unit for unit in candidates if any(fnmatchcase(unit, pattern) for pattern in forced)}
-    remaining = sum(candidate.cost / (256 if unit in kept else 1) for unit, candidate in candidates.items())
+    kept: set[str] = set()
+    remaining = sum(candidate.cost for candidate in candidates.values())
     order = sorted(candidates, key=lambda unit: candidates[unit].cost / candidates[unit].extra_bytes, reverse=True)
     for unit in order:
         if remaining <= allowed_cost:
             break
-        if unit not in kept:
-            kept.add(unit)
-            remaining -= candidates[unit].cost * 255 / 256
+        kept.add(unit)
+        remaining -= candidates[unit].cost * 255 / 256
     return kept

@@ -86,7 +86,7 @@ def measure(
     progress.stage("loading the model")
     session = open_session()
     _check_context(session, plan)
-    progress.stage("measuring perplexity", count - done, "windows")
+    progress.stage(f"measuring perplexity ({session.name})", count - done, "windows")
     try:
         for index in range(done, count):
             window = window_at(text.tokens, index, plan)

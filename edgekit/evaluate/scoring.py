@@ -44,7 +44,8 @@ def token_nats(logits: npt.NDArray[np.float32], targets: npt.NDArray[np.int64]) 
     for start in range(0, len(logits), _ROWS):
         rows = logits[start : start + _ROWS]
         highest = rows.max(axis=1, keepdims=True)
-        mass = np.exp(rows - highest).sum(axis=1, dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # refused below
+            mass = np.exp(rows - highest).sum(axis=1, dtype=np.float64)
         chosen = rows[np.arange(len(rows)), targets[start : start + _ROWS]].astype(np.float64)
         result[start : start + _ROWS] = np.log(mass) + highest[:, 0] - chosen
     if not np.isfinite(result).all():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgekit.compress.quantizer import ALLOWED_COST, QuantizationSettings
+from edgekit.compress.quantizer import ALLOWED_COST, KEEP_8BIT, QuantizationSettings
 from edgekit.contract import FORM_ORT, FORM_PORTABLE
 from edgekit.errors import ExportError
 
@@ -34,7 +34,7 @@ class ExportOptions:
     max_context: int | None = None
     block_size: int = 32
     allowed_cost: float = ALLOWED_COST
-    keep_8bit: tuple[str, ...] = ()
+    keep_8bit: tuple[str, ...] = KEEP_8BIT
     carry_over: bool = True
     calibration_sequences: int = QuantizationSettings.sequences
     calibration_length: int = QuantizationSettings.length

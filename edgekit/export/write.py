@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from edgekit import contract
 from edgekit.errors import ExportError
 from edgekit.rewrite.weights import Array, Weight
 
@@ -57,7 +56,6 @@ def write_model(graph: gs.Graph, folder: Path, progress: Callable[[int, int], No
             if progress is not None:
                 progress(index + 1, len(weights))
     model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
-    _add_default_of_logits_to_keep(model)
     onnx.save(model, folder / MODEL_FILE)
     return model
 
@@ -89,13 +87,6 @@ def _reference(name: str, weight: Weight, offset: int, length: int) -> onnx.Tens
     for key, value in (("location", DATA_FILE), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
     return tensor
-
-
-def _add_default_of_logits_to_keep(model: onnx.ModelProto) -> None:
-    """An initializer of an input's name is its default: callers that do not know the input get the last position."""
-    if any(value.name == contract.LOGITS_TO_KEEP for value in model.graph.input):
-        default = onnx.numpy_helper.from_array(np.array([1], dtype=np.int64), contract.LOGITS_TO_KEEP)
-        model.graph.initializer.append(default)
 
 
 def check_model(path: Path) -> None:

@@ -103,15 +103,17 @@ def stored_matrices(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint
         read = readers.get(node.op_type)
         if read is None or node.input[0 if node.op_type != "MatMulNBits" else 1] not in constants:
             continue
-        name, matrix, rows = read(node, constants, folder)
-        for part, start, stop in _parts(name, rows, checkpoint, node):
+        name, matrix, shape = read(node, constants, folder)
+        for part, rows, columns in _parts(name, shape, checkpoint, node):
             if part not in found:
-                found[part] = StoredMatrix(matrix.bits, _rows_of(matrix.load, start, stop))
+                found[part] = StoredMatrix(matrix.bits, _part_of(matrix.load, rows, columns))
     return found
 
 
-def _parts(name: str, rows: int, checkpoint: Checkpoint, node: onnx.NodeProto) -> Iterator[tuple[str, int, int]]:
-    """(checkpoint name, first row, end) of each weight in the matrix of module `name`."""
+def _parts(
+    name: str, shape: tuple[int, int], checkpoint: Checkpoint, node: onnx.NodeProto
+) -> Iterator[tuple[str, slice, int]]:
+    """(checkpoint name, rows, inputs) of each weight in the stored matrix [rows, columns] of module `name`."""
     scope, _, last = name.rpartition(".")
     names = [f"{scope}.{part}.weight" for part in PACKED[last]] if last in PACKED else [f"{name}.weight"]
     known = set(checkpoint.names())
@@ -120,20 +122,35 @@ def _parts(name: str, rows: int, checkpoint: Checkpoint, node: onnx.NodeProto) -
         original = EMBEDDING if part == HEAD and HEAD not in known else part
         if original not in known:
             raise _unreadable(node, f"the checkpoint has no weight {original}")
-        stop = start + int(checkpoint.spec(original).shape[0])
-        yield part, start, stop
-        start = stop
-    if start != rows:
-        raise _unreadable(node, f"it has {rows} rows, {', '.join(names)} together {start}")
+        outputs, inputs = checkpoint.spec(original).shape
+        sums = shape[1] - inputs
+        if sums < 0 or (sums and inputs % sums):
+            raise _unreadable(node, f"it has {shape[1]} columns, {part} has {inputs}")
+        yield part, slice(start, start + outputs), inputs
+        start += outputs
+    if start != shape[0]:
+        raise _unreadable(node, f"it has {shape[0]} rows, {', '.join(names)} together {start}")
 
 
-def _rows_of(load: Callable[[], Floats], start: int, stop: int) -> Callable[[], Floats]:
-    return lambda: np.ascontiguousarray(load()[start:stop])
+def _part_of(load: Callable[[], Floats], rows: slice, inputs: int) -> Callable[[], Floats]:
+    return lambda: folded(load()[rows], inputs)
+
+
+def folded(matrix: Floats, inputs: int) -> Floats:
+    """The matrix [out, in] that gives the same product without block sums.
+
+    Columns behind the first `inputs` multiply the sums of equal blocks of the inputs: they belong to each input of
+    their block. Whether the graph makes those sums is what comparing its results tells.
+    """
+    sums = matrix.shape[1] - inputs
+    if sums == 0:
+        return np.ascontiguousarray(matrix)
+    return np.ascontiguousarray(matrix[:, :inputs] + np.repeat(matrix[:, inputs:], inputs // sums, axis=1))
 
 
 def _matmul_nbits(
     node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], folder: Path
-) -> tuple[str, StoredMatrix, int]:
+) -> tuple[str, StoredMatrix, tuple[int, int]]:
     """y = x @ Wᵀ; B uint8 [N, K/block, block*bits/8], low bits first; zero points packed the same way by row."""
     attributes = _attributes(node)
     rows, columns, bits, block = (int(attributes[key]) for key in ("N", "K", "bits", "block_size"))
@@ -155,12 +172,12 @@ def _matmul_nbits(
         matrix: Floats = values.reshape(rows, -1)[:, :columns]
         return matrix
 
-    return node.name, StoredMatrix(bits, load), rows
+    return node.name, StoredMatrix(bits, load), (rows, columns)
 
 
 def _gather(
     node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], folder: Path
-) -> tuple[str, StoredMatrix, int]:
+) -> tuple[str, StoredMatrix, tuple[int, int]]:
     """Rows of a table [V, hidden] quantised along its last axis; uint8 data holds 8/bits codes a byte."""
     attributes = _attributes(node)
     data = constants[node.input[0]]
@@ -175,7 +192,7 @@ def _gather(
     def load() -> Floats:
         raw = _array(data, folder)
         codes = unpacked(raw.reshape(rows, -1), bits) if packed else raw.astype(np.int8)
-        scales = _floats(constants[node.input[1]], folder).reshape(rows, -1)
+        scales = _floats(constants[node.input[2]], folder).reshape(rows, -1)
         # Signed codes stand for themselves; uint8 holds codes around the middle.
         zeros: Any = np.float32(2 ** (bits - 1) if packed else 0)
         if len(node.input) > 3 and node.input[3]:
@@ -185,12 +202,13 @@ def _gather(
             )
         return _scaled(codes.astype(np.float32), scales, zeros, block)
 
-    return EMBEDDING.removesuffix(".weight"), StoredMatrix(bits, load), rows
+    columns = int(data.dims[1]) * (8 // bits if packed else 1)
+    return EMBEDDING.removesuffix(".weight"), StoredMatrix(bits, load), (rows, columns)
 
 
 def _dequantize_linear(
     node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], folder: Path
-) -> tuple[str, StoredMatrix, int]:
+) -> tuple[str, StoredMatrix, tuple[int, int]]:
     """A constant matrix with blocks along its inputs, or with one scale for each output.
 
     So the axis tells how it lies: [in, out] for blocks along axis 0 or scales along axis 1. It is named after its
@@ -215,7 +233,8 @@ def _dequantize_linear(
             codes, scales, zeros = (np.atleast_2d(array).T for array in (codes, scales, zeros))
         return _scaled(codes, scales, zeros, block) if block else np.ascontiguousarray((codes - zeros) * scales)
 
-    return data.name.rpartition(".")[0], StoredMatrix(bits, load), int(data.dims[1 if transposed else 0])
+    rows, columns = (int(size) for size in (reversed(data.dims) if transposed else data.dims))
+    return data.name.rpartition(".")[0], StoredMatrix(bits, load), (rows, columns)
 
 
 def _scaled(codes: npt.NDArray[Any], scales: npt.NDArray[Any], zeros: Any, block: int) -> Floats:

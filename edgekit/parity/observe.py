@@ -70,12 +70,13 @@ def observe(subject: Subject, tokens: Sequence[int], pieces: Sequence[int]) -> O
 class Comparison:
     """Collects the worst difference of each stage over several texts."""
 
-    def __init__(self, tolerance: GraphTolerance) -> None:
-        self._tolerance = tolerance
+    def __init__(self) -> None:
+        self._tolerances: dict[str, GraphTolerance] = {}
         self._worst: dict[tuple[str, str], Difference] = {}
 
-    def add(self, mode: str, found: Observation, reference: Observation) -> None:
+    def add(self, mode: str, tolerance: GraphTolerance, found: Observation, reference: Observation) -> None:
         """Compare one text's run with the reference's."""
+        self._tolerances[mode] = tolerance
         expected = dict(reference.stages())
         for name, tensor in found.stages():
             key = (mode, name)
@@ -83,10 +84,9 @@ class Comparison:
 
     def stages(self) -> tuple[Stage, ...]:
         """All stages, mode by mode in the order of their first text."""
-        modes = list(dict.fromkeys(mode for mode, _ in self._worst))
         return tuple(
-            Stage(mode, name, worst, self._tolerance.of(name))
-            for mode in modes
+            Stage(mode, name, worst, tolerance.of(name))
+            for mode, tolerance in self._tolerances.items()
             for (own, name), worst in self._worst.items()
             if own == mode
         )

@@ -40,8 +40,9 @@ class Stage:
     """One tensor of the graph in one way of running it.
 
     Attributes:
-        mode: "prefill" (the whole text at once), "chunked", "decode" (token by token), or "runtime" (the session that
-            `edgekit run` uses, token by token).
+        mode: "prefill" (the whole text at once), "chunked", "decode" (the last tokens one by one), all three with
+            activations that are not rounded to 8 bits; or "runtime" (the session that `edgekit run` uses, token by
+            token).
         name: "hidden.3" (after 3 layers), "cache.3.key", "cache.3.value" (of layer 3), or "logits".
         difference: the worst over all prompts and positions.
     """
@@ -93,7 +94,7 @@ class ParityReport:
 
     Attributes:
         checkpoint: what it was compared with.
-        activations: what matrix products read their inputs in: "float32", "float16" or "int8".
+        activations: what matrix products read their inputs in when the bundle runs: "float32", "float16" or "int8".
         reference: "original" when the graph was compared with the checkpoint's own weights, "dequantized" when with
             the weights that the bundle's codes stand for.
     """

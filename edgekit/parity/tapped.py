@@ -1,7 +1,9 @@
 """A bundle's graph with its residual stream as additional outputs.
 
-The structure is changed in memory only, and the weights stay in the bundle's files. A shared cache is poisoned with
-NaN beyond the tokens that were written, so that a read of memory that is not theirs cannot go unnoticed.
+The structure is changed in memory only, and the weights stay in the bundle's files. Kernels that would round
+activations to 8 bits are told not to, so that what differs from PyTorch is the graph and not the rounding. A shared
+cache is poisoned with NaN beyond the tokens that were written, so that a read of memory that is not theirs cannot go
+unnoticed.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from edgekit.errors import BundleError
 from edgekit.runtime.ort_engine import ort_errors
 from edgekit.runtime.session import Logits, Tokens
 from edgekit.runtime.threads import default_threads
+
+#: accuracy_level of MatMulNBits for products in float32, see onnxruntime/docs/ContribOperators.md.
+ACCURACY_FLOAT32 = 1
 
 _DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -129,7 +134,13 @@ def _tapped(bundle: Bundle, taps: list[str], threads: int) -> Any:
         )
     # Without a type: ONNX Runtime infers it.
     model.graph.output.extend(onnx.ValueInfoProto(name=tap) for tap in taps if tap not in present)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level":
+                attribute.i = ACCURACY_FLOAT32
     options = onnxruntime.SessionOptions()
+    # The same for products that ONNX Runtime makes of DequantizeLinear and MatMul.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(ACCURACY_FLOAT32))
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4
     options.enable_mem_pattern = False

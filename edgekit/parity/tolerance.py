@@ -48,15 +48,18 @@ class GraphTolerance:
         return tolerance
 
 
+_COARSE = Tolerance(cosine=0.8, relative_error=0.1)
 _EXACT = Tolerance(cosine=0.999_999, relative_error=1e-4)
 
 #: By the element type that matrix products read their activations in; with the same weights on both sides.
 #: float32: both sides round differently, nothing more. float16: 11 bits in every activation. int8: kernels round
-#: the activations of each block of a matrix product to 8 bits (MatMulNBits with accuracy_level 4).
+#: the activations of each block of a matrix product to 8 bits (MatMulNBits with accuracy_level 4); on SmolLM2-135M
+#: that makes relative errors of 0.035 in logits and 0.05 in caches, and a cosine of 0.95 at the worst position. It is
+#: loose because the same graph without that rounding is held to float32.
 GRAPH = {
     "float32": GraphTolerance(_EXACT, _EXACT, Tolerance(0.999_999, 1e-4, max_abs_error=1e-3)),
     "float16": GraphTolerance(Tolerance(0.999, 0.03), Tolerance(0.999, 0.03), Tolerance(0.999, 0.03)),
-    "int8": GraphTolerance(Tolerance(0.99, 0.1), Tolerance(0.99, 0.1), Tolerance(0.999, 0.05)),
+    "int8": GraphTolerance(_COARSE, _COARSE, _COARSE),
 }
 
 
@@ -69,8 +72,9 @@ class WeightTolerance:
 
 
 #: By the bits of a code. Round-to-nearest over blocks of normally distributed weights gives about 0.3 * 2**-(bits-2);
-#: codes read in the wrong order or with the wrong scale give about 1.
-WEIGHTS = {2: WeightTolerance(0.6, 0.8), 4: WeightTolerance(0.15, 0.3), 8: WeightTolerance(0.01, 0.03)}
+#: rounding that compensates errors (GPTQ) up to twice that; codes read in the wrong order or with the wrong scale
+#: about 1.
+WEIGHTS = {2: WeightTolerance(0.7, 0.9), 4: WeightTolerance(0.3, 0.5), 8: WeightTolerance(0.02, 0.05)}
 
 
 @dataclass(frozen=True)
@@ -86,5 +90,5 @@ MODEL = {
     "fp32": ModelTolerance(kl_mean=1e-6, top1=0.99),
     "fp16": ModelTolerance(kl_mean=0.01, top1=0.95),
     "int8": ModelTolerance(kl_mean=0.03, top1=0.90),
-    "int4": ModelTolerance(kl_mean=0.5, top1=0.65),
+    "int4": ModelTolerance(kl_mean=0.3, top1=0.70),
 }

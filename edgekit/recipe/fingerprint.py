@@ -21,40 +21,49 @@ _LAYER = re.compile(r"\.\d+\.")
 _MOST_LINES = 20
 
 
-def fingerprint_of(bundle: Bundle) -> dict[str, Any]:
-    """The fingerprint of a bundle's graph, ready for JSON.
+#: Operators that read codes. Their bits are no part of a fingerprint: which matrices stay at 8 bits is measured, and
+#: may differ between processors in a close case.
+_QUANTIZED = ("MatMulNBits", "GatherBlockQuantized", "DequantizeLinear")
 
-    opset: version per operator domain; inputs, outputs: how often each signature occurs, the layer's number replaced
-    by *; operators: how often each occurs; initializers: how often each dtype and shape occurs; rules: how often each
-    rewrite rule fired and refused.
-    """
+
+def fingerprint_of(bundle: Bundle) -> dict[str, Any]:
+    """The fingerprint of a bundle's graph, ready for JSON."""
     import onnx
 
     model = onnx.load(bundle.graph, load_external_data=False)
-    graph = model.graph
     manifest = bundle.manifest
+    return graph_fingerprint(model, manifest.form, manifest.dtype, rule_counts(manifest.raw))
+
+
+def graph_fingerprint(model: Any, form: str, dtype: str, rules: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """The fingerprint of an onnx.ModelProto.
+
+    opset: version per operator domain. inputs, outputs: how often each signature occurs, the layer's number replaced
+    by *. operators: how often each occurs, those with quantised weights by their sizes. initializers: how often each
+    dtype and shape occurs, without codes, scales and zero points. rules: how often each fired and refused.
+    """
+    graph = model.graph
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    codes = {name for node in graph.node if node.op_type in _QUANTIZED for name in node.input}
+    plain = [tensor for tensor in graph.initializer if tensor.name not in codes]
     return {
-        "form": manifest.form,
-        "dtype": manifest.dtype,
-        "opset": {
-            _domain(entry.domain): entry.version for entry in sorted(model.opset_import, key=lambda entry: entry.domain)
-        },
+        "form": form,
+        "dtype": dtype,
+        "opset": dict(sorted((_domain(entry.domain), entry.version) for entry in model.opset_import)),
         "inputs": _counts((_signature(value) for value in graph.input), keep_order=True),
         "outputs": _counts((_signature(value) for value in graph.output), keep_order=True),
-        "operators": _counts(f"{node.op_type} ({_domain(node.domain)})" for node in graph.node),
-        "initializers": _counts(f"{_type(tensor.data_type)} {list(tensor.dims)}" for tensor in graph.initializer),
-        "rules": {
-            name: {"fired": rule["fired"], "refused": rule["refused"]} for name, rule in rule_counts(manifest.raw)
-        },
+        "operators": _counts(_operator(node, shapes) for node in graph.node),
+        "initializers": _counts(f"{_type(tensor.data_type)} {list(tensor.dims)}" for tensor in plain),
+        "rules": rules,
     }
 
 
-def rule_counts(manifest: Any) -> list[tuple[str, dict[str, int]]]:
-    """(rule, {"fired", "refused"}) of a manifest, in the order in which the rules ran."""
-    return [
-        (name, {"fired": _count(outcome["fired"]), "refused": _count(outcome["refused"])})
+def rule_counts(manifest: Any) -> dict[str, dict[str, int]]:
+    """How often each rule fired and refused, in the order in which they ran."""
+    return {
+        name: {"fired": outcome["fired"], "refused": len(outcome["refused"])}
         for name, outcome in (manifest.get("rules") or {}).items()
-    ]
+    }
 
 
 def read_fingerprint(path: Path) -> dict[str, Any] | None:
@@ -115,8 +124,15 @@ def _counts(items: Iterable[str], keep_order: bool = False) -> dict[str, int]:
     return dict(counter if keep_order else sorted(counter.items()))
 
 
-def _count(value: Any) -> int:
-    return len(value) if isinstance(value, list) else int(value)
+def _operator(node: Any, shapes: dict[str, list[int]]) -> str:
+    """ "Relu (onnx)", or "MatMulNBits (com.microsoft) K=576 N=960 accuracy_level=4 block_size=32"."""
+    name = f"{node.op_type} ({_domain(node.domain)})"
+    if node.op_type not in _QUANTIZED:
+        return name
+    sizes = [f"{attribute.name}={attribute.i}" for attribute in node.attribute if attribute.name != "bits"]
+    if node.op_type == "DequantizeLinear":  # its matrix has one element per code, whatever their bits
+        sizes.append(str(shapes.get(node.input[0])))
+    return " ".join([name, *sorted(sizes)])
 
 
 def _signature(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.export.bundle_from_checkpoint import ExportOptions
+from edgekit.export.options import ExportOptions
 from edgekit.recipe.recipe import Recipe
 
 

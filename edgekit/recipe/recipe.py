@@ -121,8 +121,11 @@ class Recipe:
         return name
 
     def tables(self) -> dict[str, Any]:
-        """Every table with its defaults filled in, ready for JSON."""
-        return {table: asdict(getattr(self, table)) for table in TABLES}
+        """Every table with its defaults filled in, ready for JSON; keys without a value are left out."""
+        return {
+            table: {name: value for name, value in asdict(getattr(self, table)).items() if value is not None}
+            for table in TABLES
+        }
 
 
 TABLES: dict[str, Any] = {

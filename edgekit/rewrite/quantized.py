@@ -22,12 +22,18 @@ class QuantizedParts:
     matrix: Any
     sources: tuple[str, ...]
     dtype: str
+    #: whether the input must carry the sum of each of its blocks behind its own values.
+    block_sums: bool = False
 
     @classmethod
     def of(cls, weight: Weight, context: Context) -> QuantizedParts | None:
         """The quantised form of a weight, or None if it has none."""
         matrix = context.quantized.matrix(weight.sources) if context.quantized is not None and weight.sources else None
-        return cls(matrix, weight.sources, context.dtype) if matrix is not None else None
+        if matrix is None:
+            return None
+        if matrix.offsets is None:
+            return cls(matrix, weight.sources, context.dtype)
+        return cls(matrix.with_offset_columns(), weight.sources, context.dtype, block_sums=True)
 
     @property
     def bits(self) -> int:

@@ -175,7 +175,7 @@ def test_the_portable_form_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("dtype", ["fp32"])
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
 def test_genai_runs_smollm2_as_edgekit_does(tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "bundle"
     export("smollm2-135m", path, dtype)

@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from edgekit.bundle import Bundle, read_bundle
+from edgekit.checkpoint import Checkpoint
+from edgekit.export.bundle_from_checkpoint import ExportOptions, bundle_from_checkpoint
 from edgekit.models.registry import model_on_meta
+from edgekit.progress import SilentProgress
 from tests.chat.tiny_tokenizers import byte_level
 
 _COMMON: dict[str, Any] = {
@@ -62,3 +66,9 @@ def write_checkpoint(folder: Path, name: str, *, seed: int = 0, **changes: Any) 
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>", "add_bos_token": False}))
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+def export(checkpoint: Checkpoint, destination: Path, form: str = "ort", dtype: str = "fp32") -> Bundle:
+    """A bundle made by the real exporter, with a calibration as short as the model is small."""
+    options = ExportOptions(dtype=dtype, form=form, calibration_sequences=2, calibration_length=32)
+    return read_bundle(bundle_from_checkpoint(checkpoint, destination, options, progress=SilentProgress()))

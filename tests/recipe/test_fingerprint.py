@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
+from onnx import TensorProto, helper
 
 from edgekit.bundle import read_bundle
 from edgekit.errors import RecipeError
-from edgekit.recipe.fingerprint import check_fingerprint, differences, fingerprint_of, read_fingerprint
+from edgekit.recipe.fingerprint import (
+    check_fingerprint,
+    differences,
+    fingerprint_of,
+    graph_fingerprint,
+    read_fingerprint,
+)
 from tests.recipe.workshop import Workshop, done, statuses
 
 #: The graph of tests/recipe/workshop.py, counted by hand.
@@ -28,6 +36,13 @@ EXPECTED: dict[str, Any] = {
 def test_a_fingerprint_counts_what_is_in_the_graph(workshop: Workshop) -> None:
     workshop.make()
     assert fingerprint_of(read_bundle(workshop.destination)) == EXPECTED
+
+
+def test_without_one_the_step_says_so(workshop: Workshop) -> None:
+    for _ in range(2):
+        step = workshop.make().steps[2]
+        assert (step.name, step.status) == ("fingerprint", "skipped")
+        assert "--update-fingerprint writes it" in step.detail
 
 
 def test_update_writes_it_and_the_next_run_compares(workshop: Workshop) -> None:
@@ -72,6 +87,22 @@ def test_a_difference_is_one_readable_line(where: tuple[str, ...], value: object
     table[where[-1]] = value
     (found,) = differences(golden, EXPECTED)
     assert found.startswith(line)
+
+
+def test_bits_are_measured_and_therefore_no_part_of_it() -> None:
+    """The same matrix at 4 and at 8 bits; its size is a part."""
+
+    def operators(bits: int, inputs: int) -> dict[str, Any]:
+        shape = [64, inputs // 32, 32 * bits // 8]
+        codes = helper.make_tensor("codes", TensorProto.UINT8, shape, bytes(math.prod(shape)), raw=True)
+        attributes = {"K": inputs, "N": 64, "bits": bits, "block_size": 32}
+        node = helper.make_node("MatMulNBits", ["x", "codes"], ["y"], domain="com.microsoft", **attributes)
+        return graph_fingerprint(helper.make_model(helper.make_graph([node], "g", [], [], [codes])), "ort", "int4", {})
+
+    assert operators(4, 96) == operators(8, 96)
+    assert operators(4, 96)["operators"] == {"MatMulNBits (com.microsoft) K=96 N=64 block_size=32": 1}
+    assert operators(4, 96)["initializers"] == {}
+    assert operators(4, 96) != operators(4, 128)
 
 
 def test_many_differences_are_cut(workshop: Workshop) -> None:

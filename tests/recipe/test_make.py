@@ -178,6 +178,18 @@ def test_a_waiting_bundle_of_another_recipe_is_not_used(workshop: Workshop) -> N
     assert read_bundle(workshop.destination).manifest.dtype == "int8"
 
 
+def test_a_waiting_bundle_that_nobody_wants_any_more_is_removed(workshop: Workshop) -> None:
+    workshop.make()
+    workshop.write(('dtype = "int4"', 'dtype = "int8"'))
+    workshop.on_parity = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        workshop.make()
+    assert workshop.left() == [".tiny.cpu.unproven", "tiny.cpu"]
+    workshop.write()
+    assert done(workshop.make().steps) == []
+    assert workshop.left() == ["tiny.cpu"]
+
+
 def test_another_checkpoint_is_refused_before_the_work(workshop: Workshop) -> None:
     config = workshop.checkpoint / "config.json"
     config.write_text(config.read_text() + " ")

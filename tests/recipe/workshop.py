@@ -91,7 +91,7 @@ class Workshop:
             (draft.path / "model.onnx").write_bytes(graph(self.relus))
             (draft.path / "model.onnx.data").write_bytes(bytes(1000))
             self.on_export()
-            rules = {"fuse_norm": {"fired": 3, "refused": ["node: because"]}}
+            rules = {"fuse_norm": {"fired": 3, "refused": [{"node": "a", "reason": "because"}]}}
             fields = {**paper_manifest(), "dtype": recipe.quantization.dtype, "recipe": kept, "rules": rules}
             draft.manifest.update(fields)
 

@@ -333,7 +333,7 @@ def add_input(graph: onnx.GraphProto) -> None:
 @pytest.mark.parametrize(
     ("edit", "fact"),
     [
-        (drop_input(contract.LOGITS_TO_KEEP), "lacks logits_to_keep"),
+        (drop_input(contract.LOGITS_TO_KEEP), "lacks num_logits_to_keep"),
         (rename_logits, "lacks logits"),
         (widen_cache, "past_key_values.0.key has shape"),
         (add_input, "more inputs: adapter"),

@@ -72,7 +72,7 @@ def write_tiny_decoder(
     x = b.node("Gather", ["embedding", contract.INPUT_IDS], "x")
     for layer in range(LAYERS):
         x = _layer(b, layer, x, shared)
-    # The last `logits_to_keep` positions: slice(-keep, end), which is everything for 0.
+    # The last kept positions: slice(-keep, end), which is everything for 0.
     b.node("Neg", [contract.LOGITS_TO_KEEP], "start")
     b.constant("end", np.array([2**40], np.int64))
     x = b.node("Slice", [x, "start", "end", "axis1"], "kept")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from edgekit.rewrite.block_sums import BlockSums
 from edgekit.rewrite.match import MICROSOFT, linear_weight, scope_of
 from edgekit.rewrite.quantized import QuantizedParts
 from edgekit.rewrite.rule import Context, Outcome, Rule
@@ -17,6 +18,7 @@ def apply(graph: gs.Graph, context: Context) -> Outcome:
     outcome = Outcome()
     if context.quantized is None:
         return outcome
+    sums = BlockSums(graph)
     for node in list(graph.nodes):
         weight = linear_weight(node)
         if weight is None:
@@ -37,7 +39,8 @@ def apply(graph: gs.Graph, context: Context) -> Outcome:
             "accuracy_level": ACCURACY_INT8,
         }
         codes, scales = parts.codes(), parts.scales()
-        inputs = [node.inputs[0], gs.Constant(scope + ".codes", codes), gs.Constant(scope + ".scales", scales)]
+        source = sums.appended(node.inputs[0], parts) if parts.block_sums else node.inputs[0]
+        inputs = [source, gs.Constant(scope + ".codes", codes), gs.Constant(scope + ".scales", scales)]
         if not parts.symmetric:
             inputs.append(gs.Constant(scope + ".zero_points", parts.zero_points()))
         node.inputs = inputs

@@ -1,0 +1,160 @@
+"""`edgekit bench`: a real bundle, measured in a process of its own; refused where its answers are not proven."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgekit.bundle import Bundle, read_sidecar, write_sidecar
+from edgekit.checkpoint import open_checkpoint
+from edgekit.cli.bench import command
+from edgekit.errors import EdgekitError
+from tests.parity.tiny_models import export, write_checkpoint
+
+SHORT = ["--prompt-tokens", "20,50", "--depth", "30", "--decode-tokens", "5", "--repetitions", "2", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("made")
+    return export(open_checkpoint(write_checkpoint(folder / "checkpoint", "llama")), folder / "bundle")
+
+
+@pytest.fixture(autouse=True)
+def _parity(bundle: Bundle) -> None:
+    write_sidecar(bundle, "parity", {"passed": True, "failure": None})
+
+
+def invoke(bundle: Bundle, *arguments: str) -> Result:
+    return CliRunner().invoke(command, [str(bundle.path), *SHORT, *arguments])
+
+
+@pytest.fixture(scope="module")
+def report(bundle: Bundle) -> dict[str, Any]:
+    """The report of one run."""
+    write_sidecar(bundle, "parity", {"passed": True, "failure": None})
+    result = invoke(bundle, "--json")
+    assert result.exception is None, result.exception
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def test_every_quantity_with_its_samples(report: dict[str, Any]) -> None:
+    assert [row["tokens"] for row in report["prompts"]] == [20, 50]
+    (decode,) = report["decodes"]
+    assert (decode["depth"], decode["tokens"]) == (30, 5)
+    for values in (report["prompts"][0]["ttft_s"], report["prompts"][1]["tokens_per_s"], decode["tokens_per_s"]):
+        assert len(values["samples"]) == 2
+        assert 0 < values["min"] <= values["median"] <= max(values["samples"])
+    assert report["parity"] is True
+    assert report["settings"]["threads"] == 1
+    assert "1 thread" in report["session"]
+    for state in ("cold", "warm"):
+        assert len(report["load"][state]["load_s"]["samples"]) == 2
+
+
+def test_memory_is_the_runtimes_own(report: dict[str, Any]) -> None:
+    """This process holds torch; the measured one holds onnxruntime and a model of 100 kB."""
+    memory = report["memory"]
+    assert 20e6 < memory["loaded"]["peak"] <= memory["measured"]["peak"] < 250e6
+
+
+def test_the_bound_counts_weights_and_cache(report: dict[str, Any], bundle: Bundle) -> None:
+    (decode,) = report["decodes"]
+    weights = (bundle.path / "model.onnx.data").stat().st_size
+    assert report["memory"]["weight_file_bytes"] == weights
+    per_token = 2 * 3 * 2 * 16 * 4
+    assert decode["roofline"]["bytes_per_token"] == weights + int(32.5 * per_token)
+    bound = decode["roofline"]["bytes_per_token"] / report["read_bandwidth_bytes_per_s"]
+    assert decode["roofline"]["bound_s_per_token"] == pytest.approx(bound)
+    assert decode["roofline"]["attained"] == pytest.approx(bound / decode["s_per_token"]["median"])
+    assert "memchr" in report["read_bandwidth_method"]
+
+
+def test_it_is_kept_and_shown(report: dict[str, Any], bundle: Bundle) -> None:
+    assert read_sidecar(bundle, "bench") == {key: value for key, value in report.items() if key != "bundle"} | {
+        "bundle": str(bundle.path)
+    }
+    result = invoke(bundle)
+    assert result.exception is None, result.exception
+    rows = {line.split("  ")[0] for line in result.stdout.splitlines()}
+    expected = {"prompt of 20", "prompt of 50, first token", "decode at depth 30", "load, cold", "load, warm"}
+    assert expected <= rows
+    assert "NOT CHECKED" not in result.stdout
+    assert "memory: peak" in result.stdout
+    kept = read_sidecar(bundle, "bench")
+    assert kept is not None
+    # Repetitions shorter than a tick of the processors' clock tell nothing.
+    assert ("noise: other processes" in result.stdout) is (kept["others_cpu_share"] is not None)
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "words"),
+    [
+        (None, "never compared"),
+        ({"passed": False, "failure": "prefill, hidden.2: x"}, "it failed: prefill, hidden.2: x"),
+    ],
+)
+def test_a_bundle_that_is_not_proven_is_refused(sidecar: dict[str, Any] | None, words: str, bundle: Bundle) -> None:
+    (bundle.path / "parity.json").unlink()
+    if sidecar is not None:
+        write_sidecar(bundle, "parity", sidecar)
+    result = invoke(bundle)
+    assert isinstance(result.exception, EdgekitError)
+    assert words in result.exception.fact
+    assert "--unchecked" in result.exception.next_step
+    assert result.stdout == ""
+    unchecked = invoke(bundle, "--unchecked")
+    assert unchecked.exception is None, unchecked.exception
+    assert "NOT CHECKED" in unchecked.stdout.splitlines()[0]
+
+
+def test_parity_of_another_export_does_not_count(bundle: Bundle) -> None:
+    path = bundle.path / "parity.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "manifest_sha256": "0" * 64}))
+    result = invoke(bundle)
+    assert isinstance(result.exception, EdgekitError)
+    assert "never compared" in result.exception.fact
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--depth", "252"], "257 tokens are needed, the bundle holds 256"),
+        (["--prompt-tokens", "300"], "300 tokens are needed"),
+        (["--depth", "10,10"], "each depth is given once"),
+    ],
+)
+def test_lengths_that_cannot_be_measured(arguments: list[str], words: str, bundle: Bundle) -> None:
+    result = invoke(bundle, *arguments)
+    assert isinstance(result.exception, EdgekitError)
+    assert words in str(result.exception)
+
+
+@pytest.mark.parametrize("value", ["", "0", "1,,2", "ten", "-5", "1.5"])
+def test_lists_of_numbers(value: str, bundle: Bundle) -> None:
+    assert invoke(bundle, "--depth", value).exit_code == 2
+
+
+def test_the_worker_needs_the_runtime_only(bundle: Bundle) -> None:
+    """Neither torch nor onnx nor a terminal library is loaded where memory is measured."""
+    code = (
+        "import sys, io, json\n"
+        "from edgekit.benchmark.worker import Request, serve\n"
+        f"serve(Request('measure', {str(bundle.path)!r}, 'cpu', 1, (8,), (4,), 2, 1), io.StringIO())\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+        env={**os.environ},
+    )  # fmt: skip
+    loaded = set(json.loads(done.stdout))
+    assert "onnxruntime" in loaded
+    assert not loaded & {"torch", "onnx", "transformers", "rich", "tokenizers", "edgekit.parity", "edgekit.models"}

@@ -1,0 +1,134 @@
+"""From recipes to the options of an export, and the committed recipes' fingerprints."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgekit
+from edgekit.checkpoint import Checkpoint, open_checkpoint
+from edgekit.compress.blockwise import BlockQuantized
+from edgekit.compress.quantizer import QuantizedModel
+from edgekit.compress.units import is_matrix
+from edgekit.errors import ExportError, RecipeError
+from edgekit.export.bind import bind_weights
+from edgekit.export.options import ExportOptions
+from edgekit.export.trace import traced_from_config
+from edgekit.export.write import write_model
+from edgekit.models.registry import model_on_meta, weight_map
+from edgekit.recipe.fingerprint import differences, graph_fingerprint, read_fingerprint
+from edgekit.recipe.options import export_options
+from edgekit.recipe.recipe import Recipe, read_recipe
+from edgekit.rewrite.pipelines import rewrite
+from edgekit.rewrite.rule import Context
+from tests.recipe.recipes import write_recipe
+
+EXPORTS = Path(edgekit.__file__).parents[1] / "exports"
+
+
+def test_what_a_recipe_leaves_out_is_the_default_of_an_export(tmp_path: Path) -> None:
+    recipe = read_recipe(write_recipe(tmp_path, ("block_size = 32", "")))
+    assert export_options(recipe) == ExportOptions(dtype="int4", form="ort")
+
+
+def test_every_option_of_an_export_can_be_written_in_a_recipe(tmp_path: Path) -> None:
+    chosen: dict[str, Any] = {
+        "dtype": "int4",
+        "form": "portable",
+        "max_context": 77,
+        "block_size": 64,
+        "allowed_cost": 0.5,
+        "keep_8bit": ("lm_head", "*.down_proj"),
+        "carry_over": False,
+        "calibration_sequences": 3,
+        "calibration_length": 99,
+        "name": "Tiny",
+    }
+    assert set(chosen) == {item.name for item in fields(ExportOptions)}
+    quantization = [
+        "block_size = 64",
+        "allowed_cost = 0.5",
+        'keep_8bit = ["lm_head", "*.down_proj"]',
+        "carry_over = false",
+        "calibration_sequences = 3",
+        "calibration_length = 99",
+    ]
+    rest = 'form = "portable"\n[limits]\nmax_context = 77\n[model]\nname = "Tiny"'
+    path = write_recipe(tmp_path, ("block_size = 32", "\n".join(quantization)), ("", rest))
+    assert export_options(read_recipe(path)) == ExportOptions(**chosen)
+
+
+@pytest.mark.parametrize(("dtype", "key"), [("fp32", "block_size = 32"), ("int8", "allowed_cost = 1")])
+def test_a_key_without_effect_is_refused(tmp_path: Path, dtype: str, key: str) -> None:
+    path = write_recipe(tmp_path, ('dtype = "int4"', f'dtype = "{dtype}"'), ("block_size = 32", key))
+    with pytest.raises(RecipeError, match=f"{key.split()[0]} has none on {dtype}"):
+        read_recipe(path)
+
+
+def test_a_whole_number_is_a_number(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, ("block_size = 32", "allowed_cost = 1"))
+    assert export_options(read_recipe(path)).allowed_cost == 1.0
+
+
+@pytest.mark.parametrize("value", ['"lm_head"', "[1]", '[""]'])
+def test_patterns_are_a_list_of_texts(tmp_path: Path, value: str) -> None:
+    path = write_recipe(tmp_path, ("block_size = 32", f"keep_8bit = {value}"))
+    with pytest.raises(RecipeError, match="keep_8bit must be a list of texts"):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize("value", ["-0.1", "nan", '"0.1"', "true"])
+def test_costs_that_are_none(tmp_path: Path, value: str) -> None:
+    path = write_recipe(tmp_path, ("block_size = 32", f"allowed_cost = {value}"))
+    with pytest.raises(RecipeError, match="allowed_cost must be"):
+        read_recipe(path)
+
+
+def test_a_block_size_that_the_export_does_not_know(tmp_path: Path) -> None:
+    recipe = read_recipe(write_recipe(tmp_path, ("block_size = 32", "block_size = 48")))
+    with pytest.raises(ExportError, match="block_size must be one of"):
+        export_options(recipe)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("path", sorted(EXPORTS.glob("*.toml")), ids=lambda path: path.name)
+def test_the_graph_is_as_the_golden_fingerprint_says(path: Path, tmp_path: Path) -> None:
+    """The structure alone: every matrix gets codes of 0, so that nothing is calibrated or rounded."""
+    recipe = read_recipe(path)
+    golden = read_fingerprint(recipe.fingerprint_path)
+    assert golden is not None
+    assert differences(golden, structure(recipe, tmp_path)) == []
+
+
+def structure(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """The fingerprint of a recipe's graph with no values in it."""
+    options = export_options(recipe)
+    checkpoint = open_checkpoint(recipe.checkpoint_reference())
+    max_context = options.max_context or checkpoint.config["max_position_embeddings"]
+    traced = traced_from_config(checkpoint.config, options.activations, max_context)
+    model = model_on_meta(checkpoint.config, max_context)
+    tables = {name: table.numpy() for name, table in model.rope_tables().items()}
+    bind_weights(traced.graph, checkpoint, weight_map(model), tables, options.activations)
+    quantized = zeros(checkpoint, options) if options.quantization is not None else None
+    outcomes = rewrite(traced.graph, options.form, Context(traced.geometry, options.activations, quantized))
+    rules = {name: {"fired": o.fired, "refused": len(o.refused)} for name, o in outcomes.items()}
+    return graph_fingerprint(write_model(traced.graph, folder), options.form, options.dtype, rules)
+
+
+def zeros(checkpoint: Checkpoint, options: ExportOptions) -> QuantizedModel:
+    """Every matrix of the checkpoint, quantised to nothing but zeros."""
+    settings = options.quantization
+    assert settings is not None
+    model = QuantizedModel(settings)
+    for name in checkpoint.names():
+        shape = checkpoint.spec(name).shape
+        if is_matrix(name, shape):
+            blocks = (shape[0], -(-shape[1] // settings.block))
+            middle = np.full(blocks, 2 ** (settings.bits - 1), np.uint8)
+            codes = np.zeros((*blocks, settings.block), np.uint8)
+            model.matrices[name] = BlockQuantized(codes, np.ones(blocks, np.float32), middle, settings.bits, shape[1])
+    return model
