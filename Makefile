@@ -12,7 +12,7 @@ VENV ?= .venv
 PIP_FLAGS ?=
 RECIPE ?= exports/smollm2-135m.cpu.toml
 BUNDLE ?= bundles/smollm2-135m.cpu
-QUESTION ?= What is the capital of France?
+QUESTION ?= Why is the sky blue?
 PYTEST_FLAGS ?=
 BIN := $(VENV)/bin
 

@@ -59,13 +59,13 @@ def write_bundle(
         final.parent.mkdir(parents=True, exist_ok=True)
         with _locked(final.parent):
             _clear_leftovers(final)
-            _check_destination(final, overwrite)
+            check_destination(final, overwrite=overwrite)
             folder, lock = _claim_folder(final)
         try:
             draft = BundleDraft(folder)
             yield draft
             _finish(draft, progress)
-            _publish(folder, final, overwrite)
+            publish(folder, final, overwrite=overwrite)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -82,8 +82,16 @@ def write_bundle(
         ) from error
 
 
-def _check_destination(final: Path, overwrite: bool) -> None:
-    """Refuse a destination that holds anything this call may not replace."""
+def check_destination(destination: str | Path, *, overwrite: bool) -> None:
+    """Refuse a destination that holds anything that may not be replaced.
+
+    Args:
+        overwrite: whether a bundle may be replaced. Anything that is not a bundle never may.
+
+    Raises:
+        BundleError: it holds a file, other files than a bundle's, or a bundle that may not be replaced.
+    """
+    final = Path(os.path.realpath(destination))
     if not final.exists():
         return
     if not final.is_dir():
@@ -203,10 +211,18 @@ def _position(field_name: str) -> int:
     return first.index(field_name) if field_name in first else len(first) + (field_name == "files")
 
 
-def _publish(folder: Path, final: Path, overwrite: bool) -> None:
-    """Rename the finished directory over the destination; an earlier bundle is removed only afterwards."""
+def publish(folder: Path, destination: str | Path, *, overwrite: bool) -> None:
+    """Rename a finished bundle, a directory on the same disk, to its destination.
+
+    An earlier bundle there is removed only afterwards. What dead writers of this bundle left is removed as well.
+
+    Raises:
+        BundleError: see `check_destination`.
+    """
+    final = Path(os.path.realpath(destination))
     with _locked(final.parent):
-        _check_destination(final, overwrite)  # another writer may have come first
+        _clear_leftovers(final)
+        check_destination(final, overwrite=overwrite)  # another writer may have come first
         aside = None
         if final.exists() and any(final.iterdir()):
             aside = final.with_name(f".{final.name}.replaced-{os.getpid()}")

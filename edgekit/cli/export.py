@@ -46,24 +46,26 @@ DTYPES = ("fp32", "fp16", "int8", "int4")
     "--keep-8bit",
     multiple=True,
     metavar="PATTERN",
-    help="Keep these at 8 bits in any case, e.g. '*.down_proj' or lm_head; may be given more than once (int4).",
+    help="Keep these at 8 bits in any case, e.g. '*.down_proj'; may be given more than once (int4).  "
+    "[default: lm_head]",
 )
 @click.option(
     "--carry-over/--no-carry-over",
     default=None,
-    help="Take the checkpoint's own integers where the target holds them exactly (int8, int4).  [default: yes]",
+    help="Take the checkpoint's own integers where the target holds them exactly: Q8_0, Q4_0, and in the ort form Q4_1 "
+    "(int8, int4).  [default: yes]",
 )
 @click.option(
     "--calibration-sequences",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Passages of the calibration text (int4).  [default: 24]",
+    help="Passages of the calibration text (int4).  [default: 32]",
 )
 @click.option(
     "--calibration-length",
     type=click.IntRange(min=2),
     metavar="TOKENS",
-    help="Tokens of each passage (int4).  [default: 256]",
+    help="Tokens of each passage (int4).  [default: 128]",
 )
 @click.option("--name", metavar="TEXT", help="The model's name in the manifest.  [default: from the checkpoint]")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")

@@ -31,7 +31,7 @@ class QuantizationSettings:
         symmetric: no zero points, for formats that have none.
         allowed_cost: see ALLOWED_COST; only for 4 bits.
         keep_8bit: shell patterns of units that stay at 8 bits in any case.
-        carry_over: take a checkpoint's own integers where the target holds them exactly.
+        carry_over: take a checkpoint's own integers where the target holds them exactly; see `carried_over`.
         sequences, length: calibration passages and tokens of each.
     """
 
@@ -91,7 +91,8 @@ def carried_over(checkpoint: Checkpoint, name: str, settings: QuantizationSettin
 
     Q4_0 (scale · (code − 8)) and Q8_0 (scale · code) fit a format with integer zero points and blocks of 32. The
     minimum of Q4_1 (scale · code + minimum) is no multiple of its scale: what the nearest zero point leaves becomes
-    an offset. Symmetric formats hold neither zero points nor offsets.
+    an offset, which the `ort` form stores as a column (`with_offset_columns`). Symmetric formats, those of the
+    `portable` form, hold neither zero points nor offsets.
     """
     blocks = checkpoint.blocks(name) if settings.carry_over and settings.block == 32 else None
     if blocks is None or blocks.bits not in (settings.bits, 8):

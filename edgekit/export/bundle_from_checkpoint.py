@@ -104,8 +104,14 @@ def _quantized(checkpoint: Checkpoint, options: ExportOptions, progress: Progres
 
 def _write(graph: gs.Graph, folder: Path, progress: Progress, *, standard: bool) -> onnx.ModelProto:
     """Write the model; a form of standard operators only must also pass the ONNX checker."""
-    progress.stage("write", None, "tensors")
-    structure = write_model(graph, folder, lambda done, total: progress.advance())
+
+    def written(done: int, total: int) -> None:
+        if done == 0:
+            progress.stage("write", total, "tensors")
+        else:
+            progress.advance()
+
+    structure = write_model(graph, folder, written)
     if standard:
         check_model(folder / MODEL_FILE)
     return structure

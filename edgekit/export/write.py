@@ -33,12 +33,14 @@ def write_model(graph: gs.Graph, folder: Path, progress: Callable[[int, int], No
     Constants with equal keys share one place in the data file. Holds one weight in memory at a time.
 
     Args:
-        progress: called with (constants written, constants in all) after each.
+        progress: called with (constants written, constants in all) before the first and after each.
 
     Raises:
         ExportError: the finished model does not pass the ONNX checker.
     """
     weights = _deferred(graph)
+    if progress is not None:
+        progress(0, len(weights))
     places: dict[Hashable, tuple[int, int]] = {}
     with open(folder / DATA_FILE, "wb") as data:
         for index, constant in enumerate(weights):
@@ -55,9 +57,17 @@ def write_model(graph: gs.Graph, folder: Path, progress: Callable[[int, int], No
                 weight.tensor = _reference(constant.name, weight, *places[weight.key])
             if progress is not None:
                 progress(index + 1, len(weights))
+    _drop_unused_domains(graph)
     model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
     onnx.save(model, folder / MODEL_FILE)
     return model
+
+
+def _drop_unused_domains(graph: gs.Graph) -> None:
+    """Import the standard operators and the domains that nodes use, not those whose operators rules replaced."""
+    used = {node.domain or "" for part in (graph, *graph.subgraphs(recursive=True)) for node in part.nodes}
+    used |= {function.domain for function in graph.functions}
+    graph.import_domains = [entry for entry in graph.import_domains or [] if entry.domain in used | {""}] or None
 
 
 def packed_bytes(array: Array) -> bytes | memoryview:

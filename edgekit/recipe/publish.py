@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edgekit.bundle import Bundle
+from edgekit.bundle import Bundle, write
 from edgekit.bundle.read import read_manifest
-from edgekit.bundle.write import _check_destination, _publish
 from edgekit.errors import RecipeError
 from edgekit.recipe.recipe import Recipe
 
@@ -20,7 +19,7 @@ def check_destination(destination: Path, recipe: Recipe) -> None:
         RecipeError: it holds a bundle that this recipe did not make.
     """
     final = Path(os.path.realpath(destination))
-    _check_destination(final, overwrite=True)
+    write.check_destination(final, overwrite=True)
     if not final.is_dir() or not any(final.iterdir()):
         return
     made_by = (read_manifest(final).manifest.raw.get("recipe") or {}).get("file")
@@ -38,4 +37,4 @@ def publish(bundle: Bundle, destination: Path) -> None:
     Raises:
         BundleError: the destination holds something that is not a bundle, or more than a bundle.
     """
-    _publish(bundle.path, Path(os.path.realpath(destination)), overwrite=True)
+    write.publish(bundle.path, destination, overwrite=True)

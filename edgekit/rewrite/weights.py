@@ -83,32 +83,3 @@ def concatenated(weights: Sequence[Weight], axis: int = 0) -> Weight:
     result = Weight(shape, first.dtype, lambda: np.concatenate([w.load() for w in weights], axis=axis), key)
     result.sources = tuple(source for weight in weights for source in weight.sources)
     return result
-
-
-class Shared:
-    """One computation whose several results are separate constants (codes, scales and zero points of a matrix).
-
-    The results are kept from the first `part` that is loaded until each part was loaded once, then dropped, so that
-    parts written one after another are computed once.
-    """
-
-    def __init__(self, compute: Callable[[], dict[str, Array]]) -> None:
-        self._compute = compute
-        self._results: dict[str, Array] | None = None
-        self._pending: set[str] = set()
-        self._names: set[str] = set()
-
-    def part(self, name: str, shape: Sequence[int], dtype: npt.DTypeLike, key: Hashable) -> Weight:
-        """The result called `name` as a constant."""
-        self._names.add(name)
-        return Weight(shape, dtype, lambda: self._take(name), ("part", name, key))
-
-    def _take(self, name: str) -> Array:
-        if self._results is None:
-            self._results = self._compute()
-            self._pending = set(self._names)
-        result = self._results[name]
-        self._pending.discard(name)
-        if not self._pending:
-            self._results = None
-        return result

@@ -163,7 +163,7 @@ def _address(array: npt.NDArray[Any]) -> int:
 
 def _signature(session: Any, graph: str) -> tuple[CacheGeometry, int]:
     """The cache geometry and the vocabulary that a graph's inputs and outputs imply. Raises BundleError."""
-    inputs = {value.name: value for value in session.get_inputs() + session.get_overridable_initializers()}
+    inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}
     layers = sum(1 for name in inputs if re.fullmatch(r"past_key_values\.\d+\.key", name))
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from edgekit.bundle import check_files, read_bundle, write_bundle
+from edgekit.bundle.write import check_destination, publish
 from edgekit.errors import BundleError, DoesNotFit
 
 Writer = Callable[..., Path]
@@ -228,6 +229,42 @@ def test_a_writer_killed_between_its_renames_loses_no_bundle(tmp_path: Path, pap
     assert path.stat().st_ino == inode
     assert _names(tmp_path) == {"bundle"}
     assert read_bundle(path, verify="full")
+
+
+def test_publishing_clears_what_dead_writers_left(tmp_path: Path, paper_bundle: Writer) -> None:
+    path, waiting = paper_bundle(), paper_bundle("waiting")
+    inode = waiting.stat().st_ino
+    _killed_writer(WAIT_BETWEEN_RENAMES, path)
+    assert not path.exists()
+    assert len(_names(tmp_path)) == 3  # what the dead writer wrote, the bundle it moved aside, and the waiting one
+    publish(waiting, path, overwrite=True)
+    assert _names(tmp_path) == {"bundle"}
+    assert path.stat().st_ino == inode
+
+
+def test_publishing_replaces_no_bundle_that_a_dead_writer_moved_aside_unless_asked(
+    tmp_path: Path, paper_bundle: Writer
+) -> None:
+    path, waiting = paper_bundle(), paper_bundle("waiting")
+    inode = path.stat().st_ino
+    _killed_writer(WAIT_BETWEEN_RENAMES, path)
+    with pytest.raises(BundleError, match="already holds one"):
+        publish(waiting, path, overwrite=False)
+    assert _names(tmp_path) == {"bundle", "waiting"}
+    assert path.stat().st_ino == inode
+
+
+def test_publishing_through_a_link_keeps_the_link(tmp_path: Path, paper_bundle: Writer) -> None:
+    path, waiting = paper_bundle(), paper_bundle("waiting")
+    inode = waiting.stat().st_ino
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with pytest.raises(BundleError, match="already holds one"):
+        check_destination(link, overwrite=False)
+    check_destination(link, overwrite=True)
+    publish(waiting, link, overwrite=True)
+    assert link.is_symlink()
+    assert path.stat().st_ino == inode
 
 
 def test_a_living_writer_is_left_alone(tmp_path: Path, paper_bundle: Writer, paper_draft: Filler) -> None:

@@ -194,6 +194,17 @@ def test_the_stated_defaults_are_those_of_an_export() -> None:
         assert float(row[1]) == defaults[name], name
 
 
+def test_the_stated_patterns_are_those_of_an_export() -> None:
+    default = ExportOptions("int4").keep_8bit
+    text = " ".join(CliRunner().invoke(command, ["--help"]).stdout.split())
+    stated = re.search(r"--keep-8bit .*?\[default: ([^\]]+)\]", text)
+    assert stated is not None
+    assert tuple(stated[1].split(", ")) == default
+    row = re.search(r"^\| `\[quantization\] keep_8bit` \| [^|]*?`(\[.*?\])` \|", README.read_text(), re.MULTILINE)
+    assert row is not None
+    assert tuple(json.loads(row[1])) == default
+
+
 def test_every_option_of_an_export_can_be_chosen() -> None:
     options = {parameter.name for parameter in command.params}
     assert {item.name for item in fields(ExportOptions)} <= options

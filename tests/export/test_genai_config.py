@@ -78,26 +78,27 @@ def test_sampling_comes_from_the_checkpoint() -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Bundles of tiny random models in the ort form, by name, made once."""
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Bundles of tiny random models in the ort form, by name and type of the weights, made once."""
     folder = tmp_path_factory.mktemp("genai")
 
-    def bundle(name: str) -> Path:
-        path = folder / name
+    def bundle(name: str, dtype: str = "fp32") -> Path:
+        path = folder / f"{name}.{dtype}"
         if not path.exists():
             like, changes = name, {}
             if name == "mistral":
                 like, changes = "llama", {"model_type": "mistral", "sliding_window": None}
             elif name == "gemma3_text":  # tied, its scaled random embedding would only repeat the last token
                 changes = {"tie_word_embeddings": False}
-            export(str(write_checkpoint(folder / f"{name}.weights", like, seed=3, **changes)), path, "fp32")
+            export(str(write_checkpoint(folder / f"{name}.{dtype}.weights", like, seed=3, **changes)), path, dtype)
         return path
 
     return bundle
 
 
 def export(checkpoint: str, path: Path, dtype: Any) -> None:
-    options = ExportOptions(dtype=dtype, form="ort")
+    short = {"calibration_sequences": 2, "calibration_length": 32} if dtype == "int4" else {}
+    options = ExportOptions(dtype=dtype, form="ort", **short)
     bundle_from_checkpoint(open_checkpoint(checkpoint), path, options, overwrite=False, progress=SilentProgress())
 
 
@@ -137,16 +138,20 @@ def genai_tokens(path: Path, prompts: list[list[int]], count: int) -> list[list[
     return [before_end(path, row) for row in rows]
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3", "gemma3_text"])
-def test_genai_generates_what_edgekit_does(tiny: Callable[[str], Path], name: str) -> None:
-    path = tiny(name)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, "fp32") for name in ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")]
+    + [(name, dtype) for name in ("llama", "qwen3") for dtype in ("int8", "int4")],
+)
+def test_genai_generates_what_edgekit_does(tiny: Callable[..., Path], name: str, dtype: str) -> None:
+    path = tiny(name, dtype)
     prompt = tokenizer_from_bundle(read_bundle(path)).encode(PROMPT)
     own = own_tokens(path, prompt, 24)
     assert len(set(own)) > 3
     assert genai_tokens(path, [prompt], 24) == [own]
 
 
-def test_genai_generates_for_prompts_of_unequal_length(tiny: Callable[[str], Path]) -> None:
+def test_genai_generates_for_prompts_of_unequal_length(tiny: Callable[..., Path]) -> None:
     path = tiny("llama")
     tokenizer = tokenizer_from_bundle(read_bundle(path))
     prompts = [tokenizer.encode(text) for text in (PROMPT, "wor")]
@@ -154,7 +159,7 @@ def test_genai_generates_for_prompts_of_unequal_length(tiny: Callable[[str], Pat
         assert found == own_tokens(path, prompt, 8)
 
 
-def test_genai_reads_the_tokenizer(tiny: Callable[[str], Path]) -> None:
+def test_genai_reads_the_tokenizer(tiny: Callable[..., Path]) -> None:
     import onnxruntime_genai as og
 
     path = tiny("llama")

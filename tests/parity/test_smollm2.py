@@ -47,7 +47,7 @@ def test_int8_passes(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest
     text, plan = encoded_text(Path(__file__).parents[2] / "LICENSE", bundle), WindowPlan(256, 256)
     found = perplexity_of_bundle(bundle, text, plan, max_windows=2)
     reference = perplexity_of_checkpoint(checkpoint, text, plan, max_windows=2)
-    assert found.perplexity / reference.perplexity == pytest.approx(1, abs=0.01)
+    assert found.perplexity / reference.perplexity == pytest.approx(1, abs=0.03)
     assert reference.perplexity < 60  # a model that reads nothing into it has thousands
 
 

@@ -13,7 +13,8 @@ import edgekit
 from edgekit.checkpoint import Checkpoint, open_checkpoint
 from edgekit.compress.blockwise import BlockQuantized
 from edgekit.compress.quantizer import QuantizedModel
-from edgekit.compress.units import is_matrix
+from edgekit.compress.sensitivity import forced
+from edgekit.compress.units import is_matrix, unit_of
 from edgekit.errors import ExportError, RecipeError
 from edgekit.export.bind import bind_weights
 from edgekit.export.options import ExportOptions
@@ -120,15 +121,18 @@ def structure(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 
 def zeros(checkpoint: Checkpoint, options: ExportOptions) -> QuantizedModel:
-    """Every matrix of the checkpoint, quantised to nothing but zeros."""
+    """Every matrix of the checkpoint, quantised to nothing but zeros, with offsets where Q4_1 is carried over."""
     settings = options.quantization
     assert settings is not None
     model = QuantizedModel(settings)
+    carries = settings.carry_over and (settings.bits, settings.block, settings.symmetric) == (4, 32, False)
     for name in checkpoint.names():
         shape = checkpoint.spec(name).shape
         if is_matrix(name, shape):
             blocks = (shape[0], -(-shape[1] // settings.block))
             middle = np.full(blocks, 2 ** (settings.bits - 1), np.uint8)
             codes = np.zeros((*blocks, settings.block), np.uint8)
-            model.matrices[name] = BlockQuantized(codes, np.ones(blocks, np.float32), middle, settings.bits, shape[1])
+            ones = np.ones(blocks, np.float32)
+            own = carries and checkpoint.spec(name).dtype == "Q4_1" and not forced(unit_of(name), settings.keep_8bit)
+            model.matrices[name] = BlockQuantized(codes, ones, middle, settings.bits, shape[1], ones if own else None)
     return model

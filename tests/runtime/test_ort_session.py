@@ -307,13 +307,16 @@ def edited(path: Path, target: Path, edit: Any) -> Path:
     return target
 
 
-def drop_input(name: str) -> Any:
-    def edit(graph: onnx.GraphProto) -> None:
-        kept = [value for value in graph.input if value.name != name]
-        del graph.input[:]
-        graph.input.extend(kept)
+def keep_one_by_default(graph: onnx.GraphProto) -> None:
+    """Give the input a default: a runner that leaves it out would get other logits than one that sets it."""
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([1], np.int64), contract.LOGITS_TO_KEEP))
 
-    return edit
+
+def keep_one_always(graph: onnx.GraphProto) -> None:
+    kept = [value for value in graph.input if value.name != contract.LOGITS_TO_KEEP]
+    del graph.input[:]
+    graph.input.extend(kept)
+    keep_one_by_default(graph)
 
 
 def rename_logits(graph: onnx.GraphProto) -> None:
@@ -333,7 +336,8 @@ def add_input(graph: onnx.GraphProto) -> None:
 @pytest.mark.parametrize(
     ("edit", "fact"),
     [
-        (drop_input(contract.LOGITS_TO_KEEP), "lacks num_logits_to_keep"),
+        (keep_one_always, "lacks num_logits_to_keep"),
+        (keep_one_by_default, "lacks num_logits_to_keep"),
         (rename_logits, "lacks logits"),
         (widen_cache, "past_key_values.0.key has shape"),
         (add_input, "more inputs: adapter"),

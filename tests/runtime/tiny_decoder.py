@@ -58,7 +58,6 @@ def write_tiny_decoder(
             b.inputs.append(helper.make_tensor_value_info(past, TensorProto.FLOAT, cache))
             b.outputs.append(helper.make_tensor_value_info(present, TensorProto.FLOAT, [*cache[:2], "C", HEAD_DIM]))
     b.inputs.append(helper.make_tensor_value_info(contract.LOGITS_TO_KEEP, TensorProto.INT64, [1]))
-    b.constant(contract.LOGITS_TO_KEEP, np.array([1], np.int64))
 
     angle = np.outer(np.arange(max_position), 1e4 ** (-np.arange(0, HEAD_DIM, 2) / HEAD_DIM)).astype(np.float32)
     b.constant("cos", np.cos(angle))

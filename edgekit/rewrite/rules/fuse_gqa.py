@@ -48,7 +48,7 @@ def apply(graph: gs.Graph, context: Context) -> Outcome:
             "scale": float(node.attrs["scale"]),
             "do_rotary": 1,
             "rotary_interleaved": 0,
-            # The kernel's window counts the tokens before the current one; ours counts the current one too.
+            # Both windows count the current token.
             "local_window_size": node.attrs["window"] if node.attrs["window"] > 0 else -1,
             "softcap": float(node.attrs.get("softcap", 0.0)),
         }

@@ -22,6 +22,9 @@ def apply(graph: gs.Graph, context: Context) -> Outcome:
         if parts is None:
             outcome.refuse(node, f"{', '.join(weight.sources) or 'its table'} is not quantised")
             continue
+        if parts.block_sums:
+            outcome.refuse(node, "its blocks have offsets, which a lookup cannot add")
+            continue
         if parts.inputs % parts.block:
             outcome.refuse(node, f"rows of {parts.inputs} are not whole blocks of {parts.block}")
             continue
