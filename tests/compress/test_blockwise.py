@@ -22,7 +22,7 @@ def matrix(kind: str, rows: int = 40, columns: int = 96) -> np.ndarray:
 
 
 def plain(values: np.ndarray, bits: int, block: int, symmetric: bool) -> np.ndarray:
-    """Round to nearest: over the range from the lowest to the highest value, or with the largest magnitude at −2^(b−1)."""
+    """Round to nearest: over the range of the values, or with the largest magnitude at −2^(b−1)."""
     blocks = blocks_of(values, block).astype(np.float64)
     low, high = np.minimum(blocks.min(-1, keepdims=True), 0), np.maximum(blocks.max(-1, keepdims=True), 0)
     top, middle = 2**bits - 1, 2 ** (bits - 1)

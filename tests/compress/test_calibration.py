@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 
 from edgekit.checkpoint import Checkpoint
 from edgekit.compress import calibrated
-from edgekit.compress.calibration import _loss, calibration_text, calibration_tokens, measure
 from edgekit.compress.calibrated import moment_groups
+from edgekit.compress.calibration import _loss, calibration_text, calibration_tokens, measure
 from edgekit.compress.sensitivity import expected_cost
 from edgekit.errors import ExportError
 from edgekit.layers.decoder import Decoder

@@ -26,7 +26,7 @@ from tests.parity.tiny_models import write_checkpoint
 
 CONTEXT = 64
 
-#: Changes to the tiny models of `tests.parity.tiny_models`: one more architecture, windows shorter than the tests' texts.
+#: Changes to `tests.parity.tiny_models`: one more architecture, windows shorter than the texts of the tests.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"num_hidden_layers": 2}),
     "llama-untied": ("llama-untied", {"num_hidden_layers": 2}),
@@ -43,6 +43,8 @@ class Form:
 
     Attributes:
         outcomes: what each rule of its pipeline did.
+        shared: whether past and present are one buffer.
+        dtype: of the cache.
     """
 
     folder: Path
