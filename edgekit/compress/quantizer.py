@@ -86,6 +86,13 @@ class QuantizedModel:
         }
 
 
+def may_carry_over(stored: str, settings: QuantizationSettings) -> bool:
+    """Whether matrices stored as this GGML type keep their integers at the low bit width; see `carried_over`."""
+    bits = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 8}.get(stored)
+    symmetric_enough = stored != "Q4_1" or not settings.symmetric
+    return settings.carry_over and settings.block == 32 and bits == settings.bits and symmetric_enough
+
+
 def carried_over(checkpoint: Checkpoint, name: str, settings: QuantizationSettings) -> BlockQuantized | None:
     """The checkpoint's own integers where the target format can hold them exactly, else None.
 

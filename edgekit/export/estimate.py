@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekit.checkpoint import Checkpoint
-from edgekit.compress.quantizer import QuantizationSettings
+from edgekit.compress.quantizer import QuantizationSettings, may_carry_over
+from edgekit.compress.sensitivity import forced
+from edgekit.compress.units import is_matrix, unit_of
 from edgekit.export.options import ExportOptions
 
 #: Resident memory of Python with torch and onnx loaded, before any weight (measured).
@@ -41,11 +43,26 @@ def estimate(checkpoint: Checkpoint, options: ExportOptions) -> Estimate:
     if settings is not None:
         memory += disk
         seconds += weights / QUANTIZE_WEIGHTS_PER_SECOND
-        if settings.bits < 8:
+        to_round = _weights_to_round(checkpoint, sizes, settings)
+        if to_round:
             tokens = settings.sequences * settings.length
             memory += 4 * weights
-            seconds += weights / GPTQ_WEIGHTS_PER_SECOND + 8 * weights * tokens / CALIBRATION_FLOPS
+            seconds += to_round / GPTQ_WEIGHTS_PER_SECOND + 8 * weights * tokens / CALIBRATION_FLOPS
     return Estimate(disk, memory, seconds)
+
+
+def _weights_to_round(checkpoint: Checkpoint, sizes: dict[str, int], settings: QuantizationSettings) -> int:
+    """How many weights need calibration: those that go below 8 bits and are not carried over."""
+    if settings.bits == 8:
+        return 0
+    specs = [checkpoint.spec(name) for name in sizes]
+    return sum(
+        sizes[spec.name]
+        for spec in specs
+        if is_matrix(spec.name, spec.shape)
+        and not forced(unit_of(spec.name), settings.keep_8bit)
+        and not may_carry_over(spec.dtype, settings)
+    )
 
 
 def _bits_per_weight(settings: QuantizationSettings | None) -> float:
