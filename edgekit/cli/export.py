@@ -40,7 +40,7 @@ DTYPES = ("fp32", "fp16", "int8", "int4")
     type=click.FloatRange(min=0),
     metavar="NATS",
     help="Expected increase of the loss per token that 4 bits may cost; what costs more stays at 8 bits (int4).  "
-    "[default: 0.03]",
+    "[default: 0.012]",
 )
 @click.option(
     "--keep-8bit",

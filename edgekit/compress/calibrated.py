@@ -5,6 +5,8 @@ Needs torch.
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import torch
 
@@ -17,7 +19,7 @@ from edgekit.models.registry import model_from_checkpoint
 from edgekit.progress import Progress
 
 #: Input moments held at one time; more units mean more passes over the calibration text.
-MOMENT_BYTES = 192 << 20
+MOMENT_BYTES = 128 << 20
 
 
 def quantize_calibrated(
@@ -36,8 +38,11 @@ def quantize_calibrated(
     model = model_from_checkpoint(checkpoint, max_positions=settings.length)
     candidates: dict[str, Candidate] = {}
     groups = moment_groups({unit: checkpoint.spec(names[0]).shape[1] for unit, names in units.items()})
-    progress.stage("measure gradients", len(tokens), "sequences")
-    gradients = measure(model, tokens, set(), gradients=True, advance=progress.advance).gradients
+    progress.stage("measure gradients", 2 * len(tokens), "sequences")
+    # Halves: what a backward pass keeps grows with the length, and single tokens' gradients hardly depend on it.
+    halves = tokens[:, : settings.length // 2 * 2].reshape(2 * len(tokens), -1)
+    gradients = measure(model, halves, set(), gradients=True, advance=progress.advance).gradients
+    _return_freed_memory()
     for index, group in enumerate(groups):
         part = f" ({index + 1}/{len(groups)})" if len(groups) > 1 else ""
         progress.stage(f"calibrate{part}", len(tokens), "sequences")
@@ -46,6 +51,7 @@ def quantize_calibrated(
         for unit in group:
             candidates[unit] = _quantize_unit(checkpoint, unit, units[unit], statistics, gradients, result)
             progress.advance()
+        _return_freed_memory()
     del model
     result.costs.update({unit: candidate.cost for unit, candidate in candidates.items()})
     kept = units_at_8_bits(candidates, settings.allowed_cost)
@@ -53,6 +59,13 @@ def quantize_calibrated(
     for unit in kept:
         for name in units[unit]:
             store_8bit(checkpoint, name, result)
+
+
+def _return_freed_memory() -> None:
+    """Have the C library give freed memory back to the system, where it can: glibc keeps it otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def moment_groups(inputs: dict[str, int]) -> list[list[str]]:

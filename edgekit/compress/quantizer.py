@@ -14,8 +14,9 @@ from edgekit.compress.blockwise import BlockQuantized, Floats, joined, quantize_
 from edgekit.compress.units import EMBEDDING, HEAD, unit_of, units_of
 from edgekit.progress import Progress
 
-#: Expected increase of the loss, nats per token, up to which matrices go to 4 bits: e^0.03 − 1 is 3 % of perplexity.
-ALLOWED_COST = 0.03
+#: Expected increase of the loss, nats per token, up to which matrices go to 4 bits. On text of another kind than the
+#: calibration's, SmolLM2-135M lost two to three times as much: 0.012 is meant to stay below 4 % of perplexity.
+ALLOWED_COST = 0.012
 
 #: The head is read once per token and decides it; tied to the embedding, its errors enter twice.
 KEEP_8BIT = ("lm_head",)
