@@ -11,7 +11,7 @@ import numpy as np
 from edgekit.checkpoint import Checkpoint
 from edgekit.checkpoint.interface import QuantBlocks
 from edgekit.compress.blockwise import BlockQuantized, Floats, joined, quantize_blocks
-from edgekit.compress.units import EMBEDDING, HEAD, unit_of, units_of
+from edgekit.compress.units import unit_of, units_of
 from edgekit.progress import Progress
 
 #: Expected increase of the loss, nats per token, up to which matrices go to 4 bits. On text of another kind than the
@@ -167,6 +167,3 @@ def store_8bit(checkpoint: Checkpoint, name: str, result: QuantizedModel) -> Non
 def matrix_of(checkpoint: Checkpoint, name: str) -> Floats:
     """A checkpoint matrix as float32 [N, K]."""
     return np.asarray(checkpoint.array(name), dtype=np.float32)
-
-
-__all__ = ["EMBEDDING", "HEAD", "QuantizationSettings", "QuantizedModel", "carried_over", "quantized_model"]
