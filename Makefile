@@ -16,13 +16,18 @@ QUESTION ?= Why is the sky blue?
 PYTEST_FLAGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint clean
+# Where TensorRT's headers are; without them only the kernels are compiled.
+TENSORRT_INCLUDE_DIR ?=
+PLUGINS ?= build/plugins
+
+.PHONY: help demo test lint plugins clean
 
 help:
-	@echo "make demo   make a bundle of SmolLM2-135M and chat with it"
-	@echo "make test   lint, then all tests but the slow ones"
-	@echo "make lint   ruff, mypy, import rules"
-	@echo "make clean  remove .venv, bundles/ and caches of this directory"
+	@echo "make demo     make a bundle of SmolLM2-135M and chat with it"
+	@echo "make test     lint, then all tests but the slow ones"
+	@echo "make lint     ruff, mypy, import rules"
+	@echo "make plugins  compile the CUDA kernels and the TensorRT plugins (cmake, nvcc, TENSORRT_INCLUDE_DIR)"
+	@echo "make clean    remove .venv, bundles/ and caches of this directory"
 
 demo: $(VENV)/installed-demo
 	@echo "[2/3] Making the bundle $(BUNDLE) from the recipe $(RECIPE)"
@@ -45,6 +50,13 @@ lint: $(VENV)/installed-test
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted (run: ruff format):"; $(BIN)/ruff format --check .; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+plugins:
+	@command -v cmake >/dev/null || { echo "make plugins needs cmake 3.25 or newer: apt install cmake, or pip install cmake"; exit 1; }
+	@command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || \
+	  { echo "make plugins needs nvcc of CUDA 12.6 or newer, on PATH or in /usr/local/cuda/bin"; exit 1; }
+	@PATH="$$PATH:/usr/local/cuda/bin" cmake -S plugins -B $(PLUGINS) -DTENSORRT_INCLUDE_DIR="$(TENSORRT_INCLUDE_DIR)"
+	@PATH="$$PATH:/usr/local/cuda/bin" cmake --build $(PLUGINS) --parallel
 
 clean:
 	rm -rf $(VENV) bundles build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

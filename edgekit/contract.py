@@ -4,12 +4,19 @@ Export writes them, build reads them, the runtime binds them: this is the only p
 those of Hugging Face exports, so that a stock onnxruntime-genai can bind the same graph.
 
 Shapes: B batch, S new tokens, P past tokens, T = P + S, C cache capacity, K kept positions, V vocabulary,
-G key/value heads, D head size.
+G key/value heads, D head size. A layer's cache is a tuple of tensors: keys and values, or factors of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+#: The domain of our own operators.
+OPERATOR_DOMAIN = "edgekit"
+
+_Size = TypeVar("_Size", int, str)
 
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
@@ -21,35 +28,81 @@ AXIS_BATCH = "batch_size"
 AXIS_SEQUENCE = "sequence_length"
 AXIS_TOTAL = "total_sequence_length"
 AXIS_PAST = "past_sequence_length"
+AXIS_CAPACITY = "cache_capacity"
 AXIS_KEPT = "kept_sequence_length"
 
-#: The form whose cache grows by concatenation: present [B, G, P+S, D] is a new tensor.
+#: The cache that grows by concatenation: present is a new tensor of P + S tokens.
 CACHE_CONCAT = "concat"
-#: The form whose past and present are one buffer [B, G, C, D], written in place.
+#: The cache whose past and present are one buffer for C tokens, written in place.
 CACHE_SHARED = "shared"
 
 FORM_PORTABLE = "portable"
 FORM_ORT = "ort"
+#: For TensorRT 10.15 and newer and for TensorRT-RTX.
+FORM_TENSORRT = "tensorrt"
+#: For TensorRT 10.3, which JetPack 6 ships: opset 20, and custom operators as plugins only.
+FORM_JETPACK6 = "jetpack6"
+FORMS = (FORM_ORT, FORM_PORTABLE, FORM_TENSORRT, FORM_JETPACK6)
 
 
-def past_key(layer: int) -> str:
-    """Input: rotated keys of the earlier tokens, [B, G, P or C, D]."""
-    return f"past_key_values.{layer}.key"
+#: Caches of grouped-query attention: rotated keys and values.
+KEY, VALUE = "key", "value"
+#: Caches of factorised attention (`edgekit::TPAAttention`): factors over the heads (a) and over the features (b).
+KEY_A, KEY_B, VALUE_A, VALUE_B = "key_a", "key_b", "value_a", "value_b"
+#: Cache of keys that are rebuilt and rotated when read.
+KEY_LATENT = "key_latent"
+
+#: Where the tokens stand in a cache tensor, by the end of its name: [B, G, tokens, D] for keys and values,
+#: [B, tokens, rank, width] for factors.
+SEQUENCE_AXES = {KEY: 2, VALUE: 2, KEY_A: 1, KEY_B: 1, VALUE_A: 1, VALUE_B: 1, KEY_LATENT: 1}
 
 
-def past_value(layer: int) -> str:
-    """Input: values of the earlier tokens, [B, G, P or C, D]."""
-    return f"past_key_values.{layer}.value"
+@dataclass(frozen=True)
+class CacheTensor:
+    """One of the tensors in which a layer keeps its earlier tokens.
+
+    Attributes:
+        suffix: the end of its graph names, a key of `SEQUENCE_AXES`.
+        sizes: its two sizes beside batch and tokens, in order: (G, D) of [B, G, tokens, D], or (rank, width) of
+            [B, tokens, rank, width].
+    """
+
+    suffix: str
+    sizes: tuple[int, int]
+
+    @property
+    def axis(self) -> int:
+        """The axis along which tokens lie."""
+        return SEQUENCE_AXES[self.suffix]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers it holds per token."""
+        return self.sizes[0] * self.sizes[1]
+
+    def shape(self, batch: _Size, tokens: _Size) -> tuple[_Size | int, ...]:
+        """Its shape for that many tokens, as numbers or as names of axes."""
+        first, second = self.sizes
+        return (batch, first, tokens, second) if self.axis == 2 else (batch, tokens, first, second)
 
 
-def present_key(layer: int) -> str:
-    """Output: rotated keys including the new tokens, [B, G, T or C, D]."""
-    return f"present.{layer}.key"
+#: The cache tensors of one layer, in graph order.
+LayerCache = tuple[CacheTensor, ...]
 
 
-def present_value(layer: int) -> str:
-    """Output: values including the new tokens, [B, G, T or C, D]."""
-    return f"present.{layer}.value"
+def key_value_cache(kv_heads: int, head_dim: int) -> LayerCache:
+    """The cache of grouped-query attention."""
+    return CacheTensor(KEY, (kv_heads, head_dim)), CacheTensor(VALUE, (kv_heads, head_dim))
+
+
+def past_name(layer: int | str, suffix: str) -> str:
+    """Input: a cache tensor of the earlier tokens, "past_key_values.0.key"."""
+    return f"past_key_values.{layer}.{suffix}"
+
+
+def present_name(layer: int | str, suffix: str) -> str:
+    """Output: the same tensor including the new tokens, "present.0.key"."""
+    return f"present.{layer}.{suffix}"
 
 
 def hidden_tap(index: int) -> str:
@@ -66,25 +119,25 @@ class TensorSignature:
     shape: tuple[str | int, ...]
 
 
-def decoder_inputs(layers: int, kv_heads: int, head_dim: int, cache_dtype: str) -> list[TensorSignature]:
-    """Inputs of a decoder in graph order."""
-    cache = (AXIS_BATCH, kv_heads, AXIS_PAST, head_dim)
+def decoder_inputs(caches: Sequence[LayerCache], cache_dtype: str) -> list[TensorSignature]:
+    """Inputs of a decoder in graph order, given each layer's cache."""
     signature = [
         TensorSignature(INPUT_IDS, "int64", (AXIS_BATCH, AXIS_SEQUENCE)),
         TensorSignature(ATTENTION_MASK, "int64", (AXIS_BATCH, AXIS_TOTAL)),
     ]
-    for i in range(layers):
-        signature.append(TensorSignature(past_key(i), cache_dtype, cache))
-        signature.append(TensorSignature(past_value(i), cache_dtype, cache))
+    for layer, cache in enumerate(caches):
+        for tensor in cache:
+            shape = tensor.shape(AXIS_BATCH, AXIS_PAST)
+            signature.append(TensorSignature(past_name(layer, tensor.suffix), cache_dtype, shape))
     signature.append(TensorSignature(LOGITS_TO_KEEP, "int64", (1,)))
     return signature
 
 
-def decoder_outputs(layers: int, kv_heads: int, head_dim: int, cache_dtype: str, vocab: int) -> list[TensorSignature]:
-    """Outputs of a decoder in graph order."""
-    cache = (AXIS_BATCH, kv_heads, AXIS_TOTAL, head_dim)
+def decoder_outputs(caches: Sequence[LayerCache], cache_dtype: str, vocab: int) -> list[TensorSignature]:
+    """Outputs of a decoder in graph order, given each layer's cache."""
     signature = [TensorSignature(LOGITS, "float32", (AXIS_BATCH, AXIS_KEPT, vocab))]
-    for i in range(layers):
-        signature.append(TensorSignature(present_key(i), cache_dtype, cache))
-        signature.append(TensorSignature(present_value(i), cache_dtype, cache))
+    for layer, cache in enumerate(caches):
+        for tensor in cache:
+            shape = tensor.shape(AXIS_BATCH, AXIS_TOTAL)
+            signature.append(TensorSignature(present_name(layer, tensor.suffix), cache_dtype, shape))
     return signature

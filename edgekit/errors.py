@@ -44,6 +44,10 @@ class RewriteError(EdgekitError):
     """A rewrite rule did not find what it requires, or did not leave what it ensures."""
 
 
+class BuildError(EdgekitError):
+    """An engine or a plugin library cannot be built with what this machine has, or from this graph."""
+
+
 class RecipeError(EdgekitError):
     """A recipe is malformed or names something that does not exist."""
 

@@ -27,6 +27,7 @@ class BenchmarkOptions:
         depths: tokens in the cache when decoding begins.
         decode_tokens: tokens decoded at each depth.
         threads: None for one per physical core.
+        operators: how custom operators run, see `edgekit.runtime.operators`.
     """
 
     prompt_tokens: tuple[int, ...] = (128, 512)
@@ -35,6 +36,7 @@ class BenchmarkOptions:
     repetitions: int = 5
     threads: int | None = None
     backend: str = "cpu"
+    operators: str = "auto"
 
     def __post_init__(self) -> None:
         for what, values in (("prompt length", self.prompt_tokens), ("depth", self.depths)):
@@ -67,7 +69,7 @@ def benchmark(bundle: Bundle, options: BenchmarkOptions, progress: Progress) -> 
     _check_lengths(bundle, options)
     threads = options.threads or default_threads()
     parity = read_sidecar(bundle, "parity")
-    load_only = Request("load", str(bundle.path), options.backend, threads)
+    load_only = Request("load", str(bundle.path), options.backend, threads, options.operators)
     before = environment()
 
     loads = min(options.repetitions, _MOST_LOADS)

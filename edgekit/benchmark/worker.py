@@ -24,6 +24,7 @@ class Request:
     bundle: str
     backend: str
     threads: int
+    operators: str = "auto"
     prompt_tokens: tuple[int, ...] = ()
     depths: tuple[int, ...] = ()
     decode_tokens: int = 0
@@ -81,7 +82,7 @@ def _work(request: Request, progress: MessageProgress) -> dict[str, Any]:
 
     imported = time.perf_counter()
     bundle = read_bundle(request.bundle)
-    session = session_from_bundle(bundle, backend=request.backend, threads=request.threads)
+    session = session_from_bundle(bundle, backend=request.backend, threads=request.threads, operators=request.operators)
     loaded = time.perf_counter()
     result: dict[str, Any] = {
         "import_s": imported - started,

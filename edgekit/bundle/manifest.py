@@ -65,6 +65,15 @@ class GraphInfo:
 
 
 @dataclass(frozen=True)
+class OperatorUse:
+    """A custom operator of the graph: its name in domain "edgekit", its version, and how many nodes use it."""
+
+    name: str
+    version: int
+    nodes: int
+
+
+@dataclass(frozen=True)
 class Tokens:
     """Ids of the special tokens; generation stops at any of `eos`."""
 
@@ -87,6 +96,7 @@ class Manifest:
     graph: GraphInfo
     tokens: Tokens
     files: tuple[FileEntry, ...]
+    operators: tuple[OperatorUse, ...]
     raw: Mapping[str, Any]
 
     @property
@@ -114,7 +124,7 @@ class Manifest:
                 model_type=model.text("model_type"),
                 **{key: model.integer(key, least=1) for key in MODEL_SIZES},
             ),
-            form=raw.one_of("form", (contract.FORM_ORT, contract.FORM_PORTABLE)),
+            form=raw.one_of("form", contract.FORMS),
             dtype=raw.text("dtype"),
             cache=CacheInfo(
                 kind=cache.one_of("kind", (contract.CACHE_SHARED, contract.CACHE_CONCAT)),
@@ -136,6 +146,14 @@ class Manifest:
                 add_bos=tokens.boolean("add_bos"),
             ),
             files=files,
+            # Absent from bundles made before there were such operators.
+            operators=tuple(
+                OperatorUse(entry.text("name"), entry.integer("version", least=1), entry.integer("nodes", least=1))
+                for entry in (
+                    _Fields(item, f"operators[{i}].")
+                    for i, item in enumerate(raw.sequence("operators") if "operators" in raw.values else [])
+                )
+            ),
             raw=raw.values,
         )
         _check_listing(manifest)

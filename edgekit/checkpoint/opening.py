@@ -9,10 +9,12 @@ from edgekit.checkpoint.hugging_face import HuggingFaceCheckpoint
 from edgekit.checkpoint.interface import Checkpoint
 from edgekit.checkpoint.pulling import pull
 from edgekit.checkpoint.reference import local_path
+from edgekit.checkpoint.t6_training import T6TrainingCheckpoint, is_t6_training_directory
 
 
 def open_checkpoint(ref: str | Path, *, offline: bool = False) -> Checkpoint:
-    """Opens a GGUF file, a Hugging Face directory, a known name, or OWNER/NAME of the model hub.
+    """Opens a GGUF file, a Hugging Face directory, a directory of the T6 training code, a known name, or OWNER/NAME of
+    the model hub.
 
     A known name is taken as such even where a file of that name exists: write ./NAME for the file. What is not local
     is pulled into the cache first, unless `offline`.
@@ -22,4 +24,6 @@ def open_checkpoint(ref: str | Path, *, offline: bool = False) -> Checkpoint:
     path = local_path(ref)
     if path is None:
         path = pull(str(ref), offline=offline)
+    if path.is_dir() and is_t6_training_directory(path):
+        return T6TrainingCheckpoint(path)
     return HuggingFaceCheckpoint(path) if path.is_dir() else GgufCheckpoint(path)

@@ -26,21 +26,6 @@ _SIZES = (
 )
 
 
-def kv_cache_bytes_per_token(config: dict[str, Any], element_bytes: int) -> int | None:
-    """Bytes of keys and values of one token in all layers, or None where the configuration does not say.
-
-    Layers with a sliding window are counted in full: they cost this much until the window is full.
-    """
-    layers, heads = config.get("num_hidden_layers"), config.get("num_attention_heads")
-    kv_heads = config.get("num_key_value_heads") or heads
-    head_dim, hidden = config.get("head_dim"), config.get("hidden_size")
-    if not head_dim and isinstance(hidden, int) and isinstance(heads, int) and heads > 0:
-        head_dim = hidden // heads
-    if not isinstance(layers, int) or not isinstance(kv_heads, int) or not isinstance(head_dim, int):
-        return None
-    return 2 * layers * kv_heads * head_dim * element_bytes
-
-
 def _dtypes(checkpoint: Checkpoint) -> dict[str, dict[str, int]]:
     """dtype -> number of tensors, parameters and bytes, largest first."""
     found: dict[str, dict[str, int]] = {}
@@ -79,7 +64,7 @@ def _ids(value: Any) -> list[int]:
 
 
 def checkpoint_summary(checkpoint: Checkpoint) -> dict[str, Any]:
-    """JSON-ready facts: architecture, sizes, parameters, dtypes, tokenizer, memory of the cache, files' sizes.
+    """JSON-ready facts: architecture, sizes, parameters, dtypes, tokenizer, files' sizes.
 
     "tokenizer" is None, with the reason under "tokenizer_error", where the checkpoint has none.
     """
@@ -94,10 +79,6 @@ def checkpoint_summary(checkpoint: Checkpoint) -> dict[str, Any]:
         "bytes": sum(path.stat().st_size for path in checkpoint.file_paths()),
         "dtypes": dtypes,
         "sizes": {key: config[key] for key in _SIZES if config.get(key) is not None},
-        "kv_cache_bytes_per_token": {
-            "float16": kv_cache_bytes_per_token(config, 2),
-            "float32": kv_cache_bytes_per_token(config, 4),
-        },
     }
     try:
         summary["tokenizer"] = _tokenizer(checkpoint.tokenizer_files())

@@ -41,6 +41,13 @@ class Counts(click.ParamType):  # type: ignore[type-arg]
 @click.option("--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Medians are over these.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one per physical core]")
 @click.option("--backend", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to run.")
+@click.option(
+    "--operators",
+    type=click.Choice(["auto", "native", "functions"]),
+    default="auto",
+    show_default=True,
+    help="How custom operators run: compiled, as the standard operators the graph carries, or what can be had.",
+)
 @click.option("--unchecked", is_flag=True, help="Measure a bundle that has not passed edgekit parity.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, every sample included.")
 def command(bundle: Path, unchecked: bool, as_json: bool, **choices: Any) -> None:

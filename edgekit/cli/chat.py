@@ -46,6 +46,7 @@ def command(
     max_new_tokens: int,
     stop_strings: tuple[str, ...],
     backend: str,
+    operators: str,
     threads: int | None,
     max_context: int | None,
     on_full: Any,
@@ -81,7 +82,7 @@ def command(
         stop_strings=stop_strings,
         on_full=on_full,
     )
-    session = session_from_bundle(opened, backend=backend, threads=threads, capacity=max_context)
+    session = session_from_bundle(opened, backend=backend, threads=threads, capacity=max_context, operators=operators)
     dialogue = Dialogue(session, tokenizer, rendered_by, options, conversation)
     interactive = sys.stdin.isatty()
     if interactive:

@@ -70,7 +70,22 @@ def _software() -> list[Finding]:
         return [*findings, Finding("Software", "edgekit", "warning", "runs without being installed", "this check", how)]
     states = package_states(requirements)
     findings += [_extra(extra, [state for state in states if state.extra == extra]) for extra in EXTRA_ENABLES]
-    return [*findings, *_runtime()]
+    return [*findings, *_runtime(), _native_operators()]
+
+
+def _native_operators() -> Finding:
+    """Whether the CPU operators are compiled, or can be."""
+    from edgekit.native import NativeUnavailable, built_library
+    from edgekit.native.compiler import find_compiler
+
+    name, enables = "native operators", "factorised attention (TPA) at full speed; without it standard operators run"
+    try:
+        compiler = find_compiler()
+        library = built_library(compiler)
+    except NativeUnavailable as error:
+        return Finding("Software", name, "missing", error.fact, enables, error.next_step)
+    where = f"compiled, {library}" if library else "compiled at their first use"
+    return Finding("Software", name, "ok", f"{where}, by {compiler.version}")
 
 
 def _extra(extra: str, states: list[PackageState]) -> Finding:

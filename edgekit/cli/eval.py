@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 )
 @click.option("--resume/--restart", default=True, help="Go on with an interrupted measurement, or begin again.")
 @click.option("--backend", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to run.")
+@click.option(
+    "--operators",
+    type=click.Choice(["auto", "native", "functions"]),
+    default="auto",
+    show_default=True,
+    help="How custom operators run: compiled, as the standard operators the graph carries, or what can be had.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one per physical core]")
 @click.option("--offline", is_flag=True, help="Fetch nothing; fail if the checkpoint is not in the cache.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -46,6 +53,7 @@ def command(
     baseline: Path | None,
     resume: bool,
     backend: str,
+    operators: str,
     threads: int | None,
     offline: bool,
     as_json: bool,
@@ -73,7 +81,13 @@ def command(
     tokens = opened.manifest.tokens
     plan = plan_of(context, stride, tokens.bos if tokens.add_bos else None)
     text = encoded_text(text_file, opened)
-    settings: dict[str, Any] = {"backend": backend, "threads": threads, "max_windows": max_windows, "resume": resume}
+    settings: dict[str, Any] = {
+        "backend": backend,
+        "operators": operators,
+        "threads": threads,
+        "max_windows": max_windows,
+        "resume": resume,
+    }
     other, reference = None, None
     with displayed_progress() as progress:
         if against is not None:

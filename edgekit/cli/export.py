@@ -19,10 +19,11 @@ DTYPES = ("fp32", "fp16", "int8", "int4")
 @click.option("--dtype", type=click.Choice(DTYPES), required=True, help="Type of the weights.")
 @click.option(
     "--form",
-    type=click.Choice(["ort", "portable"]),
+    type=click.Choice(["ort", "portable", "tensorrt", "jetpack6"]),
     default="ort",
     show_default=True,
-    help="ort: fused for ONNX Runtime. portable: standard ONNX operators only.",
+    help="ort: fused for ONNX Runtime. portable: standard ONNX operators only. tensorrt: for TensorRT 10.15 or newer, "
+    "caches of factors in place. jetpack6: for TensorRT 10.3, custom operators as plugins only.",
 )
 @click.option(
     "--max-context",

@@ -35,6 +35,13 @@ _ENGINE = (
         show_default=True,
         help="Where to run; there is no fallback.",
     ),
+    click.option(
+        "--operators",
+        type=click.Choice(["auto", "native", "functions"]),
+        default="auto",
+        show_default=True,
+        help="How custom operators run: compiled, as the standard operators the graph carries, or what can be had.",
+    ),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one per physical core]"),
     click.option(
         "--max-context",
@@ -51,7 +58,7 @@ def sampling_options(command: Decorated) -> Decorated:
 
 
 def engine_options(command: Decorated) -> Decorated:
-    """Add --stop, --backend, --threads and --max-context."""
+    """Add --stop, --backend, --operators, --threads and --max-context."""
     return _apply(_ENGINE, command)
 
 

@@ -1,4 +1,4 @@
-"""Tell what a checkpoint or a bundle holds."""
+"""Tell what a checkpoint, a bundle or an operator holds."""
 
 from __future__ import annotations
 
@@ -8,17 +8,28 @@ from typing import Any
 
 import click
 
+from edgekit.cli.cache_rows import beside, checkpoint_caches
+
 
 @click.command()
-@click.argument("checkpoint_or_bundle")
+@click.argument("checkpoint_or_bundle", metavar="CHECKPOINT_OR_BUNDLE|op")
+@click.argument("name", required=False)
 @click.option("--template", is_flag=True, help="Print the chat template, and nothing else.")
 @click.option("--offline", is_flag=True, help="Fetch nothing; fail if the checkpoint is not in the cache.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
-def command(checkpoint_or_bundle: str, template: bool, offline: bool, as_json: bool) -> None:
+def command(checkpoint_or_bundle: str, name: str | None, template: bool, offline: bool, as_json: bool) -> None:
     """Tell what a checkpoint or a bundle holds: architecture, sizes, types, tokenizer, memory per token.
 
     CHECKPOINT_OR_BUNDLE is a GGUF file, a Hugging Face directory, a known name, OWNER/NAME, or a bundle.
+
+    `edgekit inspect op` lists the custom operators, and `edgekit inspect op NAME` shows one of them: operands,
+    attributes, tolerances, and the files of all of its forms. (A directory called op is `./op`.)
     """
+    if checkpoint_or_bundle == "op":
+        _inspect_op(name, template, as_json)
+        return
+    if name is not None:
+        raise click.UsageError(f"Got unexpected extra argument ({name}): only `inspect op` takes a NAME.")
     if (Path(checkpoint_or_bundle) / "manifest.json").is_file():
         _inspect_bundle(Path(checkpoint_or_bundle), template, as_json)
         return
@@ -29,11 +40,22 @@ def command(checkpoint_or_bundle: str, template: bool, offline: bool, as_json: b
     if template:
         _print_template(checkpoint.tokenizer_files().get("chat_template.jinja"), checkpoint_or_bundle)
         return
-    summary = checkpoint_summary(checkpoint)
+    summary = checkpoint_summary(checkpoint) | {"kv_cache_bytes_per_token": checkpoint_caches(checkpoint.config)}
     if as_json:
         click.echo(json.dumps(summary, indent=2))
     else:
         _print_rows(_checkpoint_rows(summary))
+
+
+def _inspect_op(name: str | None, template: bool, as_json: bool) -> None:
+    from edgekit.cli.inspect_op import inspect_operator, inspect_operators
+
+    if template:
+        raise click.UsageError("An operator has no chat template: leave --template out.")
+    if name is None:
+        inspect_operators(as_json)
+    else:
+        inspect_operator(name, as_json)
 
 
 def _inspect_bundle(path: Path, template: bool, as_json: bool) -> None:
@@ -70,6 +92,10 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
         click.echo(f"{label:<{width}}  {value}".rstrip())
 
 
+def _others(sizes: dict[str, int]) -> dict[str, int]:
+    return {name: size for name, size in sizes.items() if name != "own"}
+
+
 def _megabytes(count: int) -> str:
     return f"{count / 1e6:,.1f} MB"
 
@@ -88,8 +114,8 @@ def _checkpoint_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append((label, f"{dtype}: {counts}, {_megabytes(row['bytes'])}"))
         label = ""
     rows += [(key.replace("_", " "), _plain(value)) for key, value in summary["sizes"].items()]
-    for dtype, count in summary["kv_cache_bytes_per_token"].items():
-        rows.append((f"KV cache {dtype}", f"{count:,} bytes per token" if count is not None else "unknown"))
+    for dtype, sizes in summary["kv_cache_bytes_per_token"].items():
+        rows.append((f"KV cache {dtype}", "unknown" if sizes is None else beside(sizes["own"], _others(sizes))))
     return rows + _tokenizer_rows(summary)
 
 
@@ -124,7 +150,10 @@ def _bundle_rows(path: Path, manifest: dict[str, Any]) -> list[tuple[str, str]]:
         ("dtype", manifest["dtype"]),
     ]
     rows += [(key.replace("_", " "), f"{value:,}") for key, value in model.items() if isinstance(value, int)]
-    rows.append(("KV cache", f"{cache['kind']}, {cache['dtype']}, {cache['bytes_per_token']:,} bytes per token"))
+    own = beside(cache["bytes_per_token"], cache.get("bytes_per_token_of", {}))
+    rows.append(("KV cache", f"{cache['kind']}, {cache['dtype']}, {own}"))
+    for use in manifest.get("operators") or []:
+        rows.append(("custom operator", f"{use['name']} version {use['version']}, {use['nodes']} nodes"))
     rows.append(("cache capacity", f"at most {cache['capacity_limit']:,} tokens"))
     rows.append(("stops at", ", ".join(map(str, manifest["tokens"]["eos"])) or "nothing"))
     for key, value in (manifest.get("quantization") or {}).items():

@@ -52,6 +52,7 @@ def command(
     max_new_tokens: int,
     stop_strings: tuple[str, ...],
     backend: str,
+    operators: str,
     threads: int | None,
     max_context: int | None,
     on_full: Any,
@@ -94,7 +95,7 @@ def command(
     tokens = tokenizer.encode(text, add_bos=True) if raw else _templated(opened, tokenizer, text, system, template)
     # Before the weights are read, because it needs none.
     check_length(len(tokens), min(max_context or sys.maxsize, opened.manifest.cache.capacity_limit), options)
-    session = session_from_bundle(opened, backend=backend, threads=threads, capacity=max_context)
+    session = session_from_bundle(opened, backend=backend, threads=threads, capacity=max_context, operators=operators)
 
     display = PlainDisplay(sys.stdout)
     with Interrupt() as interrupt:

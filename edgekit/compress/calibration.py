@@ -96,12 +96,7 @@ def measure(
 
 def _loss(model: Decoder, row: torch.Tensor) -> torch.Tensor:
     """Summed next-token cross entropy of one sequence [1, length], in nats."""
-    config: Any = model
-    layers = config.model.layers
-    attention = layers[0].self_attn
-    shape = (1, attention.shape.kv_heads, 0, attention.shape.head_dim)
-    past = [(torch.zeros(shape), torch.zeros(shape)) for _ in layers]
-    logits = model(row, torch.ones_like(row), past, torch.tensor([0])).logits[0]
+    logits = model(row, torch.ones_like(row), model.empty_cache(1), torch.tensor([0])).logits[0]
     return functional.cross_entropy(logits[:-1], row[0, 1:], reduction="sum")
 
 

@@ -15,6 +15,7 @@ _TOGETHER = {
     "v_proj": "qkv_proj",
     "gate_proj": "gate_up_proj",
     "up_proj": "gate_up_proj",
+    **{f"{side}_{factor}_proj": "factor_proj" for side in "qkv" for factor in "ab"},
 }
 
 

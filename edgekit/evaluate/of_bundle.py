@@ -22,6 +22,7 @@ def perplexity_of_bundle(
     plan: WindowPlan,
     *,
     backend: str = "cpu",
+    operators: str = "auto",
     threads: int | None = None,
     max_windows: int | None = None,
     resume: bool = True,
@@ -37,6 +38,7 @@ def perplexity_of_bundle(
     subject = {
         "manifest_sha256": bundle.manifest_sha256,
         "backend": backend,
+        "operators": operators,
         "threads": threads,
         "onnxruntime": onnxruntime.__version__,
     }
@@ -45,7 +47,7 @@ def perplexity_of_bundle(
         file.load()
 
     def opened() -> DecoderSession:
-        return session_from_bundle(bundle, backend=backend, threads=threads)
+        return session_from_bundle(bundle, backend=backend, threads=threads, operators=operators)
 
     return measure(opened, text, plan, file=file, max_windows=max_windows, progress=progress)
 

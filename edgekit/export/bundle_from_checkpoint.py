@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import onnx_graphsurgeon as gs
 
 from edgekit import contract
 from edgekit.bundle import write_bundle
+from edgekit.cache_sizes import cache_numbers
 from edgekit.checkpoint import Checkpoint
 from edgekit.compress.quantizer import QuantizedModel, quantized_model
 from edgekit.compress.units import is_matrix
@@ -22,12 +24,13 @@ from edgekit.export.bind import bind_weights
 from edgekit.export.estimate import Estimate, estimate
 from edgekit.export.genai_config import GENAI_FILE, genai_config
 from edgekit.export.options import DEFAULT_MAX_CONTEXT, DTYPES, ExportOptions
-from edgekit.export.trace import OPSET, Traced, traced_from_config
+from edgekit.export.trace import Traced, traced_from_config
 from edgekit.export.write import DATA_FILE, MODEL_FILE, check_model, write_model
 from edgekit.models.registry import check_weights, model_on_meta, weight_map
 from edgekit.progress import Progress
 from edgekit.rewrite.pipelines import PIPELINES, rewrite
 from edgekit.rewrite.rule import Context, Outcome
+from edgekit.rewrite.tensorrt_table import check_operators, operator_table
 
 __all__ = ["DTYPES", "Estimate", "ExportOptions", "bundle_from_checkpoint", "estimate"]
 
@@ -66,7 +69,8 @@ def bundle_from_checkpoint(
         context = Context(traced.geometry, options.activations, quantized)
         progress.stage("rewrite", len(PIPELINES[options.form]), "rules")
         rules = rewrite(traced.graph, options.form, context, lambda name: progress.advance())
-        structure = _write(traced.graph, draft.path, progress, standard=options.form == contract.FORM_PORTABLE)
+        structure = _write(traced.graph, draft.path, progress, standard=options.form != contract.FORM_ORT)
+        _check_target(structure, options.form)
         for name, contents in tokenizer.items():
             (draft.path / name).write_bytes(contents)
         _write_json(draft.path / "config.json", checkpoint.config)
@@ -117,6 +121,20 @@ def _write(graph: gs.Graph, folder: Path, progress: Progress, *, standard: bool)
     return structure
 
 
+def _check_target(structure: onnx.ModelProto, form: str) -> None:
+    """ExportError naming what the target of a form cannot run."""
+    if form != contract.FORM_JETPACK6:
+        return
+    unsupported = check_operators(structure, operator_table("10.3"))
+    if unsupported:
+        listed = "; ".join(f"{entry.operator} at {entry.place}: {entry.reason}" for entry in unsupported[:3])
+        raise ExportError(
+            "every operator of the form jetpack6 must be one of TensorRT 10.3's",
+            f"{len(unsupported)} are not: {listed}",
+            "choose another --dtype, or --form tensorrt for a newer TensorRT",
+        )
+
+
 def _manifest(
     checkpoint: Checkpoint,
     options: ExportOptions,
@@ -127,8 +145,13 @@ def _manifest(
 ) -> dict[str, Any]:
     geometry = traced.geometry
     cache_dtype = options.activations
-    per_token = 2 * geometry.layers * geometry.kv_heads * geometry.head_dim * np.dtype(cache_dtype).itemsize
-    shared = options.form == contract.FORM_ORT
+    numbers = sum(tensor.numbers for cache in geometry.caches for tensor in cache)
+    per_token = numbers * np.dtype(cache_dtype).itemsize
+    shared = options.form == contract.FORM_ORT or all(
+        contract.AXIS_CAPACITY in [axis.dim_param for axis in value.type.tensor_type.shape.dim]
+        for value in structure.graph.input
+        if value.name.startswith("past_key_values.")
+    )
     return {
         "model": {
             "name": options.name or _name(checkpoint),
@@ -148,15 +171,22 @@ def _manifest(
             "dtype": cache_dtype,
             "capacity_limit": max_context,
             "bytes_per_token": per_token,
+            "bytes_per_token_of": {
+                name: size * np.dtype(cache_dtype).itemsize
+                for name, size in cache_numbers(
+                    geometry.layers, geometry.heads, geometry.kv_heads, geometry.head_dim
+                ).items()
+            },
         },
         "graph": {
             "file": MODEL_FILE,
             "data": [DATA_FILE],
-            "opset": OPSET,
+            "opset": next(entry.version for entry in structure.opset_import if not entry.domain),
             "inputs": [_signature(value) for value in structure.graph.input],
             "outputs": [_signature(value) for value in structure.graph.output],
             "taps": traced.taps,
         },
+        "operators": _operators(structure),
         "tokens": _tokens(checkpoint, tokenizer),
         "provenance": {
             "checkpoint": {
@@ -189,6 +219,16 @@ def _tokens(checkpoint: Checkpoint, tokenizer: dict[str, bytes]) -> dict[str, An
         "pad": found("pad_token_id"),
         "add_bos": bool(settings.get("add_bos_token", False)),
     }
+
+
+def _operators(structure: onnx.ModelProto) -> list[dict[str, Any]]:
+    """The custom operators of a graph: name, version and number of nodes."""
+    version = {entry.domain: entry.version for entry in structure.opset_import}
+    counted = Counter(node.op_type for node in structure.graph.node if node.domain == contract.OPERATOR_DOMAIN)
+    return [
+        {"name": name, "version": version[contract.OPERATOR_DOMAIN], "nodes": nodes}
+        for name, nodes in sorted(counted.items())
+    ]
 
 
 def _signature(value: onnx.ValueInfoProto) -> dict[str, Any]:

@@ -58,13 +58,13 @@ def genai_config(
                 "inputs": {
                     "input_ids": contract.INPUT_IDS,
                     "attention_mask": contract.ATTENTION_MASK,
-                    "past_key_names": _template(contract.past_key),
-                    "past_value_names": _template(contract.past_value),
+                    "past_key_names": contract.past_name("%d", contract.KEY),
+                    "past_value_names": contract.past_name("%d", contract.VALUE),
                 },
                 "outputs": {
                     "logits": contract.LOGITS,
-                    "present_key_names": _template(contract.present_key),
-                    "present_value_names": _template(contract.present_value),
+                    "present_key_names": contract.present_name("%d", contract.KEY),
+                    "present_value_names": contract.present_name("%d", contract.VALUE),
                 },
             },
         },
@@ -78,9 +78,3 @@ def genai_config(
             "past_present_share_buffer": True,
         },
     }
-
-
-def _template(name_of_layer: Any) -> str:
-    """The contract's name with genai's placeholder for the layer: "past_key_values.%d.key"."""
-    marked: str = name_of_layer("%d")
-    return marked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekit.compress.quantizer import ALLOWED_COST, KEEP_8BIT, QuantizationSettings
-from edgekit.contract import FORM_ORT, FORM_PORTABLE
+from edgekit.contract import FORM_ORT, FORMS
 from edgekit.errors import ExportError
 
 DTYPES = ("fp32", "fp16", "int8", "int4")
@@ -22,7 +22,7 @@ class ExportOptions:
     Attributes:
         dtype: of the weights: "fp32", "fp16", "int8" or "int4". Activations and cache are float16 for "fp16", else
             float32.
-        form: "ort" or "portable".
+        form: one of `edgekit.contract.FORMS`.
         max_context: longest context in tokens; None for the model's own, at most DEFAULT_MAX_CONTEXT.
         block_size: weights per scale.
         allowed_cost, keep_8bit, carry_over, calibration_sequences, calibration_length: see `QuantizationSettings`.
@@ -43,7 +43,7 @@ class ExportOptions:
     def __post_init__(self) -> None:
         for field, value, known in (
             ("dtype", self.dtype, DTYPES),
-            ("form", self.form, (FORM_ORT, FORM_PORTABLE)),
+            ("form", self.form, FORMS),
             ("block_size", self.block_size, BLOCK_SIZES),
         ):
             if value not in known:
@@ -63,7 +63,7 @@ class ExportOptions:
         return QuantizationSettings(
             bits=int(self.dtype[3:]),
             block=self.block_size,
-            symmetric=self.form == FORM_PORTABLE,
+            symmetric=self.form != FORM_ORT,
             allowed_cost=self.allowed_cost,
             keep_8bit=tuple(self.keep_8bit),
             carry_over=self.carry_over,

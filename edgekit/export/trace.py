@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from edgekit import contract
 from edgekit.errors import ExportError
 from edgekit.layers.config import DecoderConfig
 from edgekit.layers.decoder import Decoder
-from edgekit.models.registry import architecture, model_from_config
+from edgekit.models.registry import architecture, model_from_config, model_on_meta
 from edgekit.rewrite.rule import Geometry
 
 OPSET = 23  # Attention, RMSNormalization and RotaryEmbedding are operators from here on
@@ -71,11 +72,13 @@ def traced_from_config(config: dict[str, Any], dtype: str = "float32", max_posit
     fake = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     with fake, _default_dtype(torch_dtype):
         model = model_from_config(config, max_positions)
+        # The graph holds the tables in the element type of the activations too.
+        for module in model.modules():
+            module._buffers.update({name: table.to(torch_dtype) for name, table in module.named_buffers(recurse=False)})
         geometry = geometry_of(config)
-        cache = (_BATCH, geometry.kv_heads, _PAST, geometry.head_dim)
         past = [
-            (torch.empty(cache, dtype=torch_dtype), torch.empty(cache, dtype=torch_dtype))
-            for _ in range(geometry.layers)
+            tuple(torch.empty(tensor.shape(_BATCH, _PAST), dtype=torch_dtype) for tensor in cache)
+            for cache in geometry.caches
         ]
         arguments = (
             torch.empty(_BATCH, _NEW, dtype=torch.int64),
@@ -86,6 +89,8 @@ def traced_from_config(config: dict[str, Any], dtype: str = "float32", max_posit
     program = _export(model, arguments, geometry)
     proto = _proto_without_data(program.model, geometry)
     graph = gs.import_onnx(proto)
+    counted = Counter(node.op for node in graph.nodes if node.domain == contract.OPERATOR_DOMAIN)
+    geometry = replace(geometry, operators=dict(counted))
     taps = [contract.hidden_tap(i) for i in range(geometry.layers + 1)]
     graph.outputs = [tensor for tensor in graph.outputs if tensor.name not in set(taps)]
     _sign(graph, geometry, dtype)
@@ -105,6 +110,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def geometry_of(config: dict[str, Any]) -> Geometry:
     """The sizes rewriting needs, from a checkpoint's configuration."""
     sizes: DecoderConfig = architecture(str(config.get("model_type"))).Config.from_dict(config)
+    model = model_on_meta(config)
     return Geometry(
         layers=sizes.num_layers,
         heads=sizes.num_heads,
@@ -113,21 +119,21 @@ def geometry_of(config: dict[str, Any]) -> Geometry:
         hidden_size=sizes.hidden_size,
         vocab_size=sizes.vocab_size,
         tied=sizes.tied,
+        caches=tuple(model.cache_layout()),
     )
 
 
 def _export(model: Decoder, arguments: tuple[Any, ...], geometry: Geometry) -> torch.onnx.ONNXProgram:
     batch, new = Dim(contract.AXIS_BATCH), Dim(contract.AXIS_SEQUENCE)
     past, total = Dim(contract.AXIS_PAST), Dim(contract.AXIS_TOTAL)
-    layers = range(geometry.layers)
     dynamic_shapes = (
         {0: batch, 1: new},
         {0: batch, 1: total},
-        [({0: batch, 2: past}, {0: batch, 2: past}) for _ in layers],
+        [tuple({0: batch, tensor.axis: past} for tensor in cache) for cache in geometry.caches],
         None,
     )
-    inputs = contract.decoder_inputs(geometry.layers, geometry.kv_heads, geometry.head_dim, "float32")
-    outputs = contract.decoder_outputs(geometry.layers, geometry.kv_heads, geometry.head_dim, "float32", 0)
+    inputs = contract.decoder_inputs(geometry.caches, "float32")
+    outputs = contract.decoder_outputs(geometry.caches, "float32", 0)
     hidden = [contract.hidden_tap(i) for i in range(geometry.layers + 1)]
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -177,9 +183,8 @@ def _proto_without_data(model: onnx_ir.Model, geometry: Geometry) -> onnx.ModelP
 
 def _sign(graph: gs.Graph, geometry: Geometry, dtype: str) -> None:
     """Write the contract's names, types and shapes on the graph's inputs and outputs."""
-    sizes = (geometry.layers, geometry.kv_heads, geometry.head_dim, dtype)
-    vocabulary = geometry.vocab_size
-    expected_in, expected_out = contract.decoder_inputs(*sizes), contract.decoder_outputs(*sizes, vocabulary)
+    expected_in = contract.decoder_inputs(geometry.caches, dtype)
+    expected_out = contract.decoder_outputs(geometry.caches, dtype, geometry.vocab_size)
     for tensors, signatures in ((graph.inputs, expected_in), (graph.outputs, expected_out)):
         names = [tensor.name for tensor in tensors]
         assert names == [signature.name for signature in signatures], names

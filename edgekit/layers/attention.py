@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from edgekit.contract import LayerCache, key_value_cache
 from edgekit.layers.norm import HeadRMSNorm
 from edgekit.ops.causal_attention import causal_attention
 
@@ -46,9 +47,13 @@ class Attention(nn.Module):
         else:
             self.q_norm = self.k_norm = None
 
+    def cache_tensors(self) -> LayerCache:
+        """What this layer keeps of earlier tokens: rotated keys and values."""
+        return key_value_cache(self.shape.kv_heads, self.shape.head_dim)
+
     def forward(
-        self, x: Tensor, past: tuple[Tensor, Tensor], attention_mask: Tensor, cos: Tensor, sin: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        self, x: Tensor, past: tuple[Tensor, ...], attention_mask: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Output [B, S, hidden] and the present keys and values [B, G, T, D] for x [B, S, hidden]."""
         shape = self.shape
         query, key, value = self.q_proj(x), self.k_proj(x), self.v_proj(x)

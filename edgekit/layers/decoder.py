@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgekit.contract import LayerCache
 from edgekit.errors import ModelError
 from edgekit.layers.attention import Attention, AttentionShape
 from edgekit.layers.config import DecoderConfig
@@ -29,19 +30,22 @@ class Output(NamedTuple):
     """What a decoder returns.
 
     logits: [B, K, V] for the K kept positions.
-    present: per layer the keys and values [B, G, T, D].
+    present: per layer the tensors of its cache, for T tokens (keys and values [B, G, T, D] of most models).
     hidden: the residual stream [B, S, hidden] after the embedding and after each layer (L + 1 tensors).
     """
 
     logits: Tensor
-    present: list[tuple[Tensor, Tensor]]
+    present: list[tuple[Tensor, ...]]
     hidden: list[Tensor]
 
 
 class DecoderLayer(nn.Module):
-    """x += attention(norm(x)); x += mlp(norm(x))."""
+    """x += attention(norm(x)); x += mlp(norm(x)).
 
-    def __init__(self, attention: Attention, mlp: GatedMLP, hidden_size: int, eps: float) -> None:
+    `attention` has `forward(x, past, attention_mask, cos, sin) -> (output, present)` and `cache_tensors()`.
+    """
+
+    def __init__(self, attention: nn.Module, mlp: GatedMLP, hidden_size: int, eps: float) -> None:
         super().__init__()
         self.self_attn = attention
         self.mlp = mlp
@@ -50,8 +54,8 @@ class DecoderLayer(nn.Module):
         self.rope = "rope"
 
     def forward(
-        self, x: Tensor, past: tuple[Tensor, Tensor], attention_mask: Tensor, cos: Tensor, sin: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        self, x: Tensor, past: tuple[Tensor, ...], attention_mask: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         attended, present = self.self_attn(self.input_layernorm(x), past, attention_mask, cos, sin)
         x = x + attended
         return x + self.mlp(self.post_attention_layernorm(x)), present
@@ -125,7 +129,7 @@ class Decoder(nn.Module):
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        past: list[tuple[Tensor, Tensor]],
+        past: list[tuple[Tensor, ...]],
         logits_to_keep: Tensor,
     ) -> Output:
         """Logits of the last `logits_to_keep` tokens, the grown cache and the hidden states.
@@ -133,7 +137,7 @@ class Decoder(nn.Module):
         Args:
             input_ids: int64 [B, S].
             attention_mask: int64 [B, T], T = P + S, zeros for padding (at the left).
-            past: per layer rotated keys and values [B, G, P, D]; P may be 0.
+            past: per layer the tensors of `cache_layout` for P tokens; P may be 0.
             logits_to_keep: int64 [1]; 0 for all.
 
         Raises:
@@ -165,6 +169,15 @@ class Decoder(nn.Module):
                 f"This one has {longest}.",
                 "Shorten it, or build the model with more max_positions.",
             )
+
+    def cache_layout(self) -> list[LayerCache]:
+        """Per layer the tensors of its cache, in the order of `past`."""
+        return [layer.self_attn.cache_tensors() for layer in self.model.layers]  # type: ignore[union-attr,operator]
+
+    def empty_cache(self, batch: int) -> list[tuple[Tensor, ...]]:
+        """The cache of no tokens, in the dtype and on the device of the weights."""
+        like = self.model.embed_tokens.weight
+        return [tuple(like.new_empty(tensor.shape(batch, 0)) for tensor in cache) for cache in self.cache_layout()]
 
     def rope_tables(self) -> dict[str, Tensor]:
         """Values of the rotary buffers by buffer name: float32 [max_positions, D/2] on the CPU."""

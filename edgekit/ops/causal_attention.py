@@ -9,12 +9,18 @@ Letters: B batch, S new tokens, P cached tokens, T = P + S, H query heads, G key
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from edgekit.ops.spec import Attributes
+from edgekit.ops.specs.causal_attention import SPEC
+
 #: Name and version of the node that a trace contains.
-OPERATOR = "edgekit::CausalAttention"
-OPERATOR_VERSION = 1
+OPERATOR = f"{SPEC.domain}::{SPEC.name}"
+OPERATOR_VERSION = SPEC.version
 
 
 def causal_attention(
@@ -93,6 +99,13 @@ def causal_attention(
     own = weights.diagonal(past, -2, -1)[..., None] * value_BSGD.to(compute).permute(0, 2, 1, 3)[:, :, None]
     output = output + own.masked_fill(real[:, 0, past:][:, None, None, :, None], 0)
     return output.permute(0, 3, 1, 2, 4).reshape(batch, new, width).to(query.dtype), present_key, present_value
+
+
+def reference(attributes: Attributes, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The operator by the names of its operands."""
+    arguments: dict[str, Any] = {**inputs, **attributes}
+    outputs = causal_attention(**arguments)
+    return {operand.name: tensor for operand, tensor in zip(SPEC.outputs, outputs, strict=True)}
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

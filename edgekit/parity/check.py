@@ -182,7 +182,8 @@ def activations_of(graph: onnx.ModelProto, dtype: str) -> str:
     if any(_rounds_activations(node) for node in graph.graph.node):
         return "int8"
     half = any(
-        value.name == contract.past_key(0) and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+        value.name.startswith(contract.past_name(0, ""))
+        and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
         for value in graph.graph.input
     )
     return "float16" if half or dtype == "fp16" else "float32"

@@ -62,9 +62,9 @@ def difference(found: Array, reference: Array) -> Difference:
     return Difference(cosine, largest, relative)
 
 
-def positions_first(cache: Array) -> Array:
-    """A cache [1, G, T, D] as one vector per position, [T, G * D]."""
-    vectors: Array = cache[0].transpose(1, 0, 2).reshape(cache.shape[2], -1)
+def positions_first(cache: Array, axis: int) -> Array:
+    """A cache tensor [1, …] whose tokens lie along `axis` as one vector per position, [T, …]."""
+    vectors: Array = np.moveaxis(cache[0], axis - 1, 0).reshape(cache.shape[axis], -1)
     return vectors
 
 

@@ -22,7 +22,8 @@ Floats = npt.NDArray[np.float32]
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
-#: Products of several projections of one input, and the projections whose rows lie one after another in them.
+#: Products of several projections of one input, and the projections whose rows lie one after another in them. Other
+#: packed products join the names of theirs by "+".
 PACKED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 #: Operators that multiply integers in ways that are not read here: their weights must not be taken for exact ones.
@@ -115,7 +116,7 @@ def _parts(
 ) -> Iterator[tuple[str, slice, int]]:
     """(checkpoint name, rows, inputs) of each weight in the stored matrix [rows, columns] of module `name`."""
     scope, _, last = name.rpartition(".")
-    names = [f"{scope}.{part}.weight" for part in PACKED[last]] if last in PACKED else [f"{name}.weight"]
+    names = [f"{scope}.{part}.weight" for part in PACKED.get(last, last.split("+"))]
     known = set(checkpoint.names())
     start = 0
     for part in names:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgekit import contract
 from edgekit.parity.compare import Difference, difference, positions_first
 from edgekit.parity.report import Stage
 from edgekit.parity.tolerance import GraphTolerance
@@ -22,7 +23,7 @@ class Subject(Protocol):
 
     def reset(self) -> None: ...
     def forward(self, tokens: Tokens, keep: int = 1) -> Logits: ...
-    def caches(self) -> list[tuple[Array, Array]]: ...
+    def caches(self) -> list[dict[str, Array]]: ...
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,23 @@ class Observation:
 
     Attributes:
         logits: float32 [T, vocabulary].
-        caches: for each layer keys and values [1, kv_heads, T, head_dim].
+        caches: for each layer its cache tensors for T tokens, by suffix.
         hidden: the residual stream [T, hidden] after the embedding and each layer; empty for a decoder without taps.
     """
 
     logits: Array
-    caches: list[tuple[Array, Array]]
+    caches: list[dict[str, Array]]
     hidden: list[Array]
 
     def stages(self) -> list[tuple[str, Array]]:
         """Every tensor as [T, features] with its name, in the order in which data flows."""
         named: list[tuple[str, Array]] = []
-        for layer, (key, value) in enumerate(self.caches):
+        for layer, cache in enumerate(self.caches):
             named += [(f"hidden.{layer}", self.hidden[layer])] if self.hidden else []
-            named += [(f"cache.{layer}.key", positions_first(key)), (f"cache.{layer}.value", positions_first(value))]
+            named += [
+                (f"cache.{layer}.{suffix}", positions_first(tensor, contract.SEQUENCE_AXES[suffix]))
+                for suffix, tensor in cache.items()
+            ]
         named += [(f"hidden.{len(self.caches)}", self.hidden[-1])] if self.hidden else []
         return [*named, ("logits", self.logits)]
 
@@ -67,6 +71,16 @@ def observe(subject: Subject, tokens: Sequence[int], pieces: Sequence[int]) -> O
     return Observation(np.concatenate(logits), subject.caches(), states)
 
 
+#: Factors that a rule has bound as keys and values hold the same numbers in the same order.
+_ALSO = {contract.KEY: contract.KEY_B, contract.VALUE: contract.VALUE_B}
+
+
+def _same(stages: dict[str, Array], name: str) -> Array:
+    """The stage of that name, or of the name that the tensor has in the reference."""
+    stem, _, suffix = name.rpartition(".")
+    return stages[name] if name in stages else stages[f"{stem}.{_ALSO[suffix]}"]
+
+
 class Comparison:
     """Collects the worst difference of each stage over several texts."""
 
@@ -80,7 +94,7 @@ class Comparison:
         expected = dict(reference.stages())
         for name, tensor in found.stages():
             key = (mode, name)
-            self._worst[key] = difference(tensor, expected[name]).worst(self._worst.get(key, Difference()))
+            self._worst[key] = difference(tensor, _same(expected, name)).worst(self._worst.get(key, Difference()))
 
     def stages(self) -> tuple[Stage, ...]:
         """All stages, mode by mode in the order of their first text."""

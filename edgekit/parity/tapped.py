@@ -17,6 +17,8 @@ import onnx
 from edgekit import contract
 from edgekit.bundle import Bundle
 from edgekit.errors import BundleError
+from edgekit.runtime.operators import OperatorSupport, support_for
+from edgekit.runtime.ort_cache import cache_geometry
 from edgekit.runtime.ort_engine import ort_errors
 from edgekit.runtime.session import Logits, Tokens
 from edgekit.runtime.threads import default_threads
@@ -51,13 +53,14 @@ class TappedSession:
                 "export the bundle again with this version of edgekit",
             )
         with ort_errors(f"load {bundle.manifest.graph.file} with its taps"):
-            self._session = _tapped(bundle, self._taps, threads or default_threads())
+            support = support_for(bundle, "cpu")
+            self._session = _tapped(bundle, self._taps, threads or default_threads(), support)
         types = {value.name: value.type for value in self._session.get_outputs()}
         self._tap_dtype = _DTYPES[types[self._taps[0]]]
         self._vocab, self._hidden_size = model.vocab_size, model.hidden_size
-        self._layers, self._shared = model.layers, bundle.manifest.cache.kind == contract.CACHE_SHARED
-        self._cache_shape = (1, model.kv_heads, capacity if self._shared else 0, model.head_dim)
-        self._cache_dtype = _DTYPES[types[contract.present_key(0)]]
+        self._geometry = cache_geometry(self._session, bundle.manifest.graph.file)
+        shared = support.cache_kind(bundle.manifest.cache.kind) == contract.CACHE_SHARED
+        self._kept = capacity if shared else 0
         self.hidden: list[npt.NDArray[Any]] = []
         self.reset()
 
@@ -65,9 +68,8 @@ class TappedSession:
         """Forget everything, and poison a shared cache."""
         self.length = 0
         self._past = {
-            name: np.full(self._cache_shape, np.nan, self._cache_dtype)
-            for layer in range(self._layers)
-            for name in (contract.past_key(layer), contract.past_value(layer))
+            tensor.past: np.full(tensor.form.shape(1, self._kept), np.nan, self._geometry.dtype)
+            for tensor in self._geometry.tensors
         }
 
     def forward(self, tokens: Tokens, keep: int = 1) -> Logits:
@@ -80,25 +82,25 @@ class TappedSession:
             **self._past,
         }
         with ort_errors(f"process {new} tokens after {self.length}"):
-            results = self._run_in_place(feeds, new, keep) if self._shared else self._run(feeds)
+            results = self._run_in_place(feeds, new, keep) if self._kept else self._run(feeds)
         self.length += new
         self.hidden = [results[name] for name in self._taps]
         return np.asarray(results[contract.LOGITS])
 
-    def caches(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """Copies of every layer's rotated keys and values, [1, kv_heads, length, head_dim]."""
-        names = [(contract.past_key(layer), contract.past_value(layer)) for layer in range(self._layers)]
-        return [
-            (self._past[key][:, :, : self.length].copy(), self._past[value][:, :, : self.length].copy())
-            for key, value in names
-        ]
+    def caches(self) -> list[dict[str, npt.NDArray[Any]]]:
+        """Copies of every layer's cache tensors for `length` tokens, by suffix."""
+        return self._geometry.by_layer(
+            [
+                np.take(self._past[tensor.past], range(self.length), tensor.form.axis)
+                for tensor in self._geometry.tensors
+            ]
+        )
 
     def _run(self, feeds: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         names = [value.name for value in self._session.get_outputs()]
         results = dict(zip(names, self._session.run(names, feeds), strict=True))
-        for layer in range(self._layers):
-            self._past[contract.past_key(layer)] = results[contract.present_key(layer)]
-            self._past[contract.past_value(layer)] = results[contract.present_value(layer)]
+        for tensor in self._geometry.tensors:
+            self._past[tensor.past] = results[tensor.present]
         return results
 
     def _run_in_place(self, feeds: dict[str, npt.NDArray[Any]], new: int, keep: int) -> dict[str, npt.NDArray[Any]]:
@@ -108,9 +110,8 @@ class TappedSession:
         for tap in self._taps:
             results[tap] = np.full((1, new, self._hidden_size), np.nan, self._tap_dtype)
         bound = dict(results)
-        for layer in range(self._layers):
-            bound[contract.present_key(layer)] = self._past[contract.past_key(layer)]
-            bound[contract.present_value(layer)] = self._past[contract.past_value(layer)]
+        for tensor in self._geometry.tensors:
+            bound[tensor.present] = self._past[tensor.past]
         binding = self._session.io_binding()
         for name, array in feeds.items():
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
@@ -120,7 +121,7 @@ class TappedSession:
         return results
 
 
-def _tapped(bundle: Bundle, taps: list[str], threads: int) -> Any:
+def _tapped(bundle: Bundle, taps: list[str], threads: int, support: OperatorSupport) -> Any:
     import onnxruntime
 
     model = onnx.load(bundle.graph, load_external_data=False)
@@ -144,6 +145,7 @@ def _tapped(bundle: Bundle, taps: list[str], threads: int) -> Any:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4
     options.enable_mem_pattern = False
+    support.register(options)
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(bundle.graph.parent.resolve())
     )

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgekit.layers.attention import AttentionShape
 from edgekit.layers.decoder import Decoder
 from edgekit.runtime.session import Logits, Tokens
 
@@ -29,16 +28,17 @@ class TorchSession:
         self.description = f"PyTorch {torch.__version__}, {str(parameter.dtype).removeprefix('torch.')}"
         self.capacity = model.max_positions
         self.hidden: list[npt.NDArray[Any]] = []
-        self._past: list[tuple[Tensor, Tensor]] | None = None
+        self._past: list[tuple[Tensor, ...]] | None = None
+        self._layout = model.cache_layout()
 
     @property
     def length(self) -> int:
         """Tokens in the cache."""
-        return int(self._past[0][0].shape[2]) if self._past else 0
+        return int(self._past[0][0].shape[self._layout[0][0].axis]) if self._past else 0
 
     def forward(self, tokens: Tokens, keep: int = 1) -> Logits:
         """See DecoderSession.forward."""
-        past = self._past if self._past else empty_past(self._model, len(tokens))
+        past = self._past if self._past else self._model.empty_cache(len(tokens))
         mask = torch.ones(len(tokens), self.length + tokens.shape[1], dtype=torch.int64)
         with torch.inference_mode():
             output = self._model(torch.from_numpy(tokens), mask, past, torch.tensor([keep]))
@@ -50,7 +50,14 @@ class TorchSession:
     def rollback(self, length: int) -> None:
         """See DecoderSession.rollback."""
         if self._past is not None:
-            self._past = [(key[:, :, :length], value[:, :, :length]) for key, value in self._past] if length else None
+            self._past = (
+                [
+                    tuple(tensor.narrow(form.axis, 0, length) for form, tensor in zip(cache, past, strict=True))
+                    for cache, past in zip(self._layout, self._past, strict=True)
+                ]
+                if length
+                else None
+            )
 
     def reset(self) -> None:
         """See DecoderSession.reset."""
@@ -60,17 +67,12 @@ class TorchSession:
         """See DecoderSession.close."""
         self.reset()
 
-    def caches(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """Every layer's rotated keys and values, [B, kv_heads, length, head_dim]."""
-        return [(key.numpy(), value.numpy()) for key, value in self._past or []]
-
-
-def empty_past(model: Decoder, batch: int) -> list[tuple[Tensor, Tensor]]:
-    """The cache of no tokens: for each layer keys and values [batch, kv_heads, 0, head_dim]."""
-    shapes: list[AttentionShape] = [layer.self_attn.shape for layer in model.model.layers]  # type: ignore[misc]
-    dtype = model.model.embed_tokens.weight.dtype
-    empty = [torch.empty(batch, shape.kv_heads, 0, shape.head_dim, dtype=dtype) for shape in shapes]
-    return [(tensor, tensor) for tensor in empty]
+    def caches(self) -> list[dict[str, npt.NDArray[Any]]]:
+        """Every layer's cache tensors for `length` tokens, by suffix."""
+        return [
+            {form.suffix: tensor.numpy() for form, tensor in zip(cache, past, strict=True)}
+            for cache, past in zip(self._layout, self._past or [], strict=bool(self._past))
+        ]
 
 
 def greedy(
@@ -84,7 +86,7 @@ def greedy(
     longest = max(map(len, prompts))
     pending = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    past = empty_past(model, len(prompts))
+    past = model.empty_cache(len(prompts))
     chosen = []
     with torch.inference_mode():
         for _ in range(count):

@@ -78,7 +78,7 @@ class DeviceTable:
 
     name: str
     backend: str = key("onnxruntime", choices=("onnxruntime",))
-    form: str = key(contract.FORM_ORT, choices=(contract.FORM_ORT, contract.FORM_PORTABLE))
+    form: str = key(contract.FORM_ORT, choices=contract.FORMS)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from importlib import import_module
 
 import onnx_graphsurgeon as gs
 
-from edgekit.contract import FORM_ORT, FORM_PORTABLE
+from edgekit.contract import FORM_JETPACK6, FORM_ORT, FORM_PORTABLE, FORM_TENSORRT
 from edgekit.rewrite.rule import Context, Outcome, Rule, run_rule
+from edgekit.rewrite.tensorrt_pipelines import JETPACK6, TENSORRT
 
 #: Standard ONNX operators only: runs in any runtime, and is what TensorRT parses.
 PORTABLE = [
@@ -16,6 +17,7 @@ PORTABLE = [
     "lower_attention",
     "quantize_linear_qdq",
     "logits_to_float32",
+    "attach_functions",
 ]
 
 #: Fused for ONNX Runtime's CPU and CUDA providers.
@@ -23,16 +25,19 @@ ORT = [
     "fold_weight_transpose",
     "fuse_tied_head",
     "fuse_gqa",
+    "masked_factors_to_gqa",
     "pack_qkv",
     "pack_gate_up",
+    "pack_factors",
     "fuse_skip_norm",
     "fuse_norm",
     "quantize_linear",
     "quantize_embedding",
     "logits_to_float32",
+    "attach_functions",
 ]
 
-PIPELINES = {FORM_PORTABLE: PORTABLE, FORM_ORT: ORT}
+PIPELINES = {FORM_PORTABLE: PORTABLE, FORM_ORT: ORT, FORM_TENSORRT: TENSORRT, FORM_JETPACK6: JETPACK6}
 
 
 def rule_named(name: str) -> Rule:

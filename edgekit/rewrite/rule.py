@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import onnx_graphsurgeon as gs
 
+from edgekit.contract import LayerCache
 from edgekit.errors import RewriteError
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of the decoder being rewritten."""
+    """Sizes of the decoder being rewritten.
+
+    Attributes:
+        caches: the tensors of each layer's cache.
+        operators: how many nodes of each `edgekit` operator the trace contains, by name.
+    """
 
     layers: int
     heads: int
@@ -22,6 +28,13 @@ class Geometry:
     hidden_size: int
     vocab_size: int
     tied: bool
+    caches: tuple[LayerCache, ...] = ()
+    operators: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def causal_attentions(self) -> int:
+        """Layers that attend over plain keys and values."""
+        return self.operators.get("CausalAttention", 0)
 
 
 class QuantizedMatrices(Protocol):

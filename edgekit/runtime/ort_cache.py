@@ -1,8 +1,10 @@
-"""Where an ONNX Runtime session keeps keys and values: in shared buffers, or in tensors that grow."""
+"""Where an ONNX Runtime session keeps earlier tokens: in shared buffers, or in tensors that grow."""
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,32 +12,84 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit import contract
+from edgekit.errors import BundleError
 
 #: First size of shared buffers, in tokens. A short chat then touches little memory; see SharedCache.
 FIRST_CAPACITY = 512
 
 
 @dataclass(frozen=True)
-class CacheGeometry:
-    """What the graph's past inputs say: keys and values of one layer are [B, kv_heads, tokens, head_dim]."""
+class BoundTensor:
+    """One cache tensor of one layer and its graph names."""
 
-    layers: int
-    kv_heads: int
-    head_dim: int
+    layer: int
+    form: contract.CacheTensor
+    past: str
+    present: str
+
+
+@dataclass(frozen=True)
+class CacheGeometry:
+    """What the graph's past inputs say: all layers' cache tensors, in graph order, and their element type."""
+
+    tensors: tuple[BoundTensor, ...]
     dtype: npt.DTypeLike
 
-    @property
-    def names(self) -> list[tuple[str, str]]:
-        """(past input, present output) of every layer's key and value, in graph order."""
-        pairs = []
-        for layer in range(self.layers):
-            pairs.append((contract.past_key(layer), contract.present_key(layer)))
-            pairs.append((contract.past_value(layer), contract.present_value(layer)))
-        return pairs
+    def by_layer(self, arrays: Sequence[npt.NDArray[Any]]) -> list[dict[str, npt.NDArray[Any]]]:
+        """Arrays in the order of `tensors` as one table per layer, by suffix."""
+        layers: list[dict[str, npt.NDArray[Any]]] = [{} for _ in range(self.tensors[-1].layer + 1)]
+        for tensor, array in zip(self.tensors, arrays, strict=bool(arrays)):
+            layers[tensor.layer][tensor.form.suffix] = array
+        return layers
+
+
+_DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_PAST = re.compile(r"past_key_values\.(\d+)\.(\w+)")
+
+
+def cache_geometry(session: Any, graph: str) -> CacheGeometry:
+    """The cache that a session's inputs and outputs imply.
+
+    Raises:
+        BundleError: they are not those of `edgekit.contract`.
+    """
+    outputs = {value.name: value for value in session.get_outputs()}
+
+    def require(condition: bool, fact: str) -> None:
+        if not condition:
+            raise BundleError(
+                "a decoder's inputs and outputs must be those that edgekit writes",
+                f"{graph}: {fact}",
+                "export the bundle again with this version of edgekit",
+            )
+
+    tensors: list[BoundTensor] = []
+    types = set()
+    for value in session.get_inputs():
+        if (match := _PAST.fullmatch(value.name)) is None:
+            continue
+        layer, suffix = int(match[1]), match[2]
+        require(suffix in contract.SEQUENCE_AXES, f"its cache has an unknown tensor {value.name}")
+        axis = contract.SEQUENCE_AXES[suffix]
+        others = [size for i, size in enumerate(value.shape) if i not in (0, axis)]
+        require(
+            len(value.shape) == 4 and all(isinstance(size, int) for size in others),
+            f"{value.name} has shape {value.shape}",
+        )
+        present = contract.present_name(layer, suffix)
+        require(present in outputs, f"it lacks {present}")
+        require(value.type in _DTYPES, f"{value.name} is {value.type}")
+        types |= {value.type, outputs[present].type}
+        require(len(types) == 1, f"its cache is of several types: {', '.join(sorted(types))}")
+        tensors.append(BoundTensor(layer, contract.CacheTensor(suffix, (others[0], others[1])), value.name, present))
+    layers = [tensor.layer for tensor in tensors]
+    require(bool(layers), f"it lacks {contract.past_name(0, contract.KEY)}")
+    require(layers == sorted(layers) and set(layers) == set(range(layers[-1] + 1)), "its layers are not in order")
+    return CacheGeometry(tuple(tensors), _DTYPES[types.pop()])
 
 
 class OrtCache(ABC):
-    """Binds past and present to a run, and keeps the tokens' keys and values between runs."""
+    """Binds past and present to a run, and keeps the tokens between runs."""
 
     def __init__(self, geometry: CacheGeometry, device: str) -> None:
         self.geometry = geometry
@@ -59,12 +113,12 @@ class OrtCache(ABC):
         """Give the memory back."""
 
     @abstractmethod
-    def arrays(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """Copies of every layer's key and value, [B, kv_heads, length, head_dim], for comparison."""
+    def arrays(self) -> list[dict[str, npt.NDArray[Any]]]:
+        """Copies of every layer's cache tensors for `length` tokens, by suffix, for comparison."""
 
 
 class SharedCache(OrtCache):
-    """Past and present are one buffer [B, kv_heads, C, head_dim], written in place: a step moves no old token.
+    """Past and present are one buffer for C tokens, written in place: a step moves no old token.
 
     Buffers start at FIRST_CAPACITY tokens and double when full, layer by layer, so that a chat of n tokens never
     holds memory for more than 2n (and one layer more while it grows), and copies each token about once in all.
@@ -84,7 +138,7 @@ class SharedCache(OrtCache):
 
     @property
     def buffers(self) -> list[Any]:
-        """The OrtValues, key and value of every layer in turn."""
+        """The OrtValues, in the order of the geometry's tensors."""
         return self._buffers
 
     def bind(self, binding: Any, batch: int, new: int) -> None:
@@ -101,16 +155,16 @@ class SharedCache(OrtCache):
         while capacity < needed:
             capacity *= 2
         capacity = min(capacity, self._limit)
-        shape = (self._batch, self.geometry.kv_heads, capacity, self.geometry.head_dim)
-        grown = self._buffers or [None] * (2 * self.geometry.layers)
-        for index, (past, present) in enumerate(self.geometry.names):
-            array = np.zeros(shape, self.geometry.dtype)
+        grown = self._buffers or [None] * len(self.geometry.tensors)
+        for index, tensor in enumerate(self.geometry.tensors):
+            array = np.zeros(tensor.form.shape(self._batch, capacity), self.geometry.dtype)
             if self.length:
-                array[:, :, : self.length] = grown[index].numpy()[:, :, : self.length]
+                kept = first_tokens(self.length, tensor.form.axis)
+                array[kept] = grown[index].numpy()[kept]
             # Bound at once, because the binding is what keeps the old buffer in memory.
             grown[index] = onnxruntime.OrtValue.ortvalue_from_numpy(array, self.device)
-            binding.bind_ortvalue_input(past, grown[index])
-            binding.bind_ortvalue_output(present, grown[index])
+            binding.bind_ortvalue_input(tensor.past, grown[index])
+            binding.bind_ortvalue_output(tensor.present, grown[index])
         # Only now: where memory ran out halfway, the next attempt grows them all again.
         self._buffers, self._allocated = grown, capacity
 
@@ -123,13 +177,17 @@ class SharedCache(OrtCache):
     def free(self) -> None:
         self.length, self._allocated, self._buffers = 0, 0, []
 
-    def arrays(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        kept = [buffer.numpy()[:, :, : self.length].copy() for buffer in self._buffers]
-        return list(zip(kept[0::2], kept[1::2], strict=True))
+    def arrays(self) -> list[dict[str, npt.NDArray[Any]]]:
+        return self.geometry.by_layer(
+            [
+                buffer.numpy()[first_tokens(self.length, tensor.form.axis)].copy()
+                for tensor, buffer in zip(self.geometry.tensors, self._buffers, strict=bool(self._buffers))
+            ]
+        )
 
 
 class ConcatCache(OrtCache):
-    """Present [B, kv_heads, P + S, head_dim] is a new tensor that holds past and the new tokens, and the next past."""
+    """Present is a new tensor that holds past and the new tokens, and the next past."""
 
     def __init__(self, geometry: CacheGeometry, device: str) -> None:
         super().__init__(geometry, device)
@@ -137,29 +195,38 @@ class ConcatCache(OrtCache):
 
     def bind(self, binding: Any, batch: int, new: int) -> None:
         if self.length == 0:
-            shape = (batch, self.geometry.kv_heads, 0, self.geometry.head_dim)
-            self._values = [self._value(np.zeros(shape, self.geometry.dtype)) for _ in self.geometry.names]
-        for (past, present), value in zip(self.geometry.names, self._values, strict=True):
-            binding.bind_ortvalue_input(past, value)
-            binding.bind_output(present, self.device)
+            self._values = [
+                self._value(np.zeros(tensor.form.shape(batch, 0), self.geometry.dtype))
+                for tensor in self.geometry.tensors
+            ]
+        for tensor, value in zip(self.geometry.tensors, self._values, strict=True):
+            binding.bind_ortvalue_input(tensor.past, value)
+            binding.bind_output(tensor.present, self.device)
 
     def accept(self, binding: Any, new: int) -> None:
-        self._values = binding.get_outputs()[-2 * self.geometry.layers :]
+        self._values = binding.get_outputs()[-len(self.geometry.tensors) :]
         self.length += new
 
     def rollback(self, length: int) -> None:
         if 0 < length < self.length:
-            self._values = [self._value(value.numpy()[:, :, :length].copy()) for value in self._values]
+            self._values = [
+                self._value(value.numpy()[first_tokens(length, tensor.form.axis)].copy())
+                for tensor, value in zip(self.geometry.tensors, self._values, strict=True)
+            ]
         self.length = length
 
     def free(self) -> None:
         self.length, self._values = 0, []
 
-    def arrays(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        kept = [value.numpy().copy() for value in self._values] if self.length else []
-        return list(zip(kept[0::2], kept[1::2], strict=True))
+    def arrays(self) -> list[dict[str, npt.NDArray[Any]]]:
+        return self.geometry.by_layer([value.numpy().copy() for value in self._values] if self.length else [])
 
     def _value(self, array: npt.NDArray[Any]) -> Any:
         import onnxruntime
 
         return onnxruntime.OrtValue.ortvalue_from_numpy(array, self.device)
+
+
+def first_tokens(length: int, axis: int) -> tuple[slice, ...]:
+    """The index of the first tokens of a cache tensor whose tokens lie along `axis`."""
+    return (*(slice(None),) * axis, slice(length))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import DoesNotFit, EdgekitError, SessionError
+from edgekit.runtime.operators import NO_OPERATORS, OperatorSupport
 from edgekit.runtime.threads import default_threads
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -18,8 +19,13 @@ _INSTALL = {
 _MEMORY_SIGNS = ("bad_alloc", "Failed to allocate memory", "out of memory", "OUT_OF_MEMORY", "BFCArena")
 
 
-def inference_session(graph: Path, backend: str, threads: int | None) -> tuple[Any, str]:
+def inference_session(
+    graph: Path, backend: str, threads: int | None, operators: OperatorSupport = NO_OPERATORS
+) -> tuple[Any, str]:
     """Load a graph; external data is found beside it and mapped, not copied.
+
+    Args:
+        operators: how the graph's custom operators run.
 
     Returns:
         The onnxruntime.InferenceSession and a description of it.
@@ -45,7 +51,9 @@ def inference_session(graph: Path, backend: str, threads: int | None) -> tuple[A
         )
     threads = threads or default_threads()
     with ort_errors(f"load {graph.name}"):
-        session = onnxruntime.InferenceSession(str(graph), _session_options(threads), providers=[provider])
+        options = _session_options(threads)
+        operators.register(options)
+        session = onnxruntime.InferenceSession(str(graph), options, providers=[provider])
     # Where its libraries are missing, ONNX Runtime goes on with the CPU and says so only in its log.
     if session.get_providers()[0] != provider:
         raise SessionError(
@@ -54,7 +62,7 @@ def inference_session(graph: Path, backend: str, threads: int | None) -> tuple[A
             "check the driver and the CUDA libraries: edgekit doctor",
         )
     described = f"onnxruntime {onnxruntime.__version__}, {provider}, {threads} thread{'s' if threads > 1 else ''}"
-    return session, described
+    return session, ", ".join(filter(None, (described, operators.description)))
 
 
 def _session_options(threads: int) -> Any:

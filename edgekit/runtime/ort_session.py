@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,10 @@ import numpy.typing as npt
 
 from edgekit import contract
 from edgekit.errors import BundleError, SessionError
-from edgekit.runtime.ort_cache import CacheGeometry, ConcatCache, OrtCache, SharedCache
+from edgekit.runtime.operators import NO_OPERATORS, OperatorSupport
+from edgekit.runtime.ort_cache import CacheGeometry, ConcatCache, OrtCache, SharedCache, cache_geometry
 from edgekit.runtime.ort_engine import inference_session, ort_errors
 from edgekit.runtime.session import Logits, Tokens
-
-_DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class OrtSession:
@@ -33,6 +31,7 @@ class OrtSession:
         backend: str = "cpu",
         threads: int | None = None,
         capacity: int | None = None,
+        operators: OperatorSupport = NO_OPERATORS,
     ) -> None:
         """Load `graph`.
 
@@ -40,6 +39,7 @@ class OrtSession:
             cache_kind: contract.CACHE_SHARED or contract.CACHE_CONCAT.
             capacity_limit: most tokens the graph can address.
             capacity: most tokens wanted; None for the limit.
+            operators: how the graph's custom operators run; the cache grows where they cannot write in place.
 
         Raises:
             SessionError, DoesNotFit: see session_from_bundle.
@@ -59,11 +59,11 @@ class OrtSession:
             )
         self.capacity = capacity or capacity_limit
         self.name = f"onnxruntime-{backend}"
-        self._session, self.description = inference_session(graph, backend, threads)
+        self._session, self.description = inference_session(graph, backend, threads, operators)
         geometry, self.vocab = _signature(self._session, graph.name)
         self._cache: OrtCache = (
             SharedCache(geometry, backend, self.capacity)
-            if cache_kind == contract.CACHE_SHARED
+            if operators.cache_kind(cache_kind) == contract.CACHE_SHARED
             else ConcatCache(geometry, backend)
         )
         self._binding = self._session.io_binding()
@@ -118,8 +118,8 @@ class OrtSession:
         self._cache.free()
         self._binding = self._session = None
 
-    def caches(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """Copies of every layer's rotated keys and values, [B, kv_heads, length, head_dim], for comparison."""
+    def caches(self) -> list[dict[str, npt.NDArray[Any]]]:
+        """Copies of every layer's cache tensors for `length` tokens, by suffix, for comparison."""
         return self._cache.arrays()
 
     def _bind(self, name: str, address: int, shape: tuple[int, ...]) -> None:
@@ -165,7 +165,6 @@ def _signature(session: Any, graph: str) -> tuple[CacheGeometry, int]:
     """The cache geometry and the vocabulary that a graph's inputs and outputs imply. Raises BundleError."""
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}
-    layers = sum(1 for name in inputs if re.fullmatch(r"past_key_values\.\d+\.key", name))
 
     def require(condition: bool, fact: str) -> None:
         if not condition:
@@ -175,24 +174,13 @@ def _signature(session: Any, graph: str) -> tuple[CacheGeometry, int]:
                 "export the bundle again with this version of edgekit",
             )
 
-    expected = {contract.INPUT_IDS, contract.ATTENTION_MASK, contract.LOGITS_TO_KEEP, contract.past_key(0)}
+    geometry = cache_geometry(session, graph)
+    expected = {contract.INPUT_IDS, contract.ATTENTION_MASK, contract.LOGITS_TO_KEEP}
     require(expected <= inputs.keys(), f"it lacks {', '.join(sorted(expected - inputs.keys()))}")
-    cache = inputs[contract.past_key(0)]
-    require(cache.type in _DTYPES, f"its cache is {cache.type}")
-    require(
-        len(cache.shape) == 4 and all(isinstance(cache.shape[axis], int) for axis in (1, 3)),
-        f"{cache.name} has shape {cache.shape}",
-    )
-    geometry = CacheGeometry(layers, cache.shape[1], cache.shape[3], _DTYPES[cache.type])
-    for past, present in geometry.names:
-        require(past in inputs, f"it lacks {past}")
-        require(present in outputs, f"it lacks {present}")
-        for value in (inputs[past], outputs[present]):
-            require(value.type == cache.type, f"{value.name} is {value.type}, {cache.name} is {cache.type}")
     require(contract.LOGITS in outputs, f"it lacks {contract.LOGITS}")
     logits = outputs[contract.LOGITS]
     require(logits.type == "tensor(float)", f"{logits.name} is {logits.type}")
     require(len(logits.shape) == 3 and isinstance(logits.shape[2], int), f"{logits.name} has shape {logits.shape}")
-    unknown = inputs.keys() - expected - {past for past, _ in geometry.names}
+    unknown = inputs.keys() - expected - {tensor.past for tensor in geometry.tensors}
     require(not unknown, f"it has more inputs: {', '.join(sorted(unknown))}")
     return geometry, logits.shape[2]

@@ -66,7 +66,12 @@ class DecoderSession(Protocol):
 
 
 def session_from_bundle(
-    bundle: Bundle, *, backend: str = "cpu", threads: int | None = None, capacity: int | None = None
+    bundle: Bundle,
+    *,
+    backend: str = "cpu",
+    threads: int | None = None,
+    capacity: int | None = None,
+    operators: str = "auto",
 ) -> DecoderSession:
     """Open a bundle's graph.
 
@@ -74,12 +79,14 @@ def session_from_bundle(
         backend: "cpu" or "cuda"; there is no fallback from one to the other.
         threads: intra-operator threads; None for one per physical core this process may use.
         capacity: most tokens of context; None for all that the bundle allows.
+        operators: how custom operators run: one of `edgekit.runtime.operators.CHOICES`.
 
     Raises:
         SessionError: the backend is missing here, the graph cannot be loaded, or `capacity` exceeds the bundle's.
         BundleError: the graph's inputs and outputs are not those of edgekit.contract.
         DoesNotFit: memory ran out.
     """
+    from edgekit.runtime.operators import support_for
     from edgekit.runtime.ort_session import OrtSession
 
     cache = bundle.manifest.cache
@@ -90,4 +97,5 @@ def session_from_bundle(
         backend=backend,
         threads=threads,
         capacity=capacity,
+        operators=support_for(bundle, backend, operators),
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgekit.checkpoint import open_checkpoint
-from edgekit.checkpoint.summary import checkpoint_summary, kv_cache_bytes_per_token
+from edgekit.checkpoint.summary import checkpoint_summary
 
 UP = "model.layers.0.mlp.up_proj.weight"
 
@@ -21,8 +21,6 @@ def test_a_gguf_file(gguf_file: Callable[..., Path], weights_of: Callable[..., A
     assert summary["bytes"] == path.stat().st_size
     assert summary["dtypes"]["Q8_0"] == {"tensors": 1, "parameters": 96 * 64, "bytes": 96 * 64 // 32 * 34}
     assert list(summary["dtypes"]) == ["float32", "Q8_0"]  # largest first
-    # keys and values of 2 layers, 2 heads of 16 numbers
-    assert summary["kv_cache_bytes_per_token"] == {"float16": 256, "float32": 512}
     assert summary["tokenizer"] == {
         "kind": "BPE",
         "vocabulary": 300,
@@ -41,7 +39,6 @@ def test_a_directory_without_tokenizer(hf_directory: Callable[..., Path]) -> Non
     summary = checkpoint_summary(open_checkpoint(hf_directory({"w": np.zeros((3, 5), np.float16)}, config=config)))
     assert summary["parameters"] == 15
     assert summary["dtypes"] == {"float16": {"tensors": 1, "parameters": 15, "bytes": 30}}
-    assert summary["kv_cache_bytes_per_token"]["float16"] == 2 * 8 * 2
     assert summary["tokenizer"] is None
     assert "no tokenizer" in summary["tokenizer_error"]
 
@@ -64,20 +61,6 @@ def test_special_tokens_written_as_objects(hf_directory: Callable[..., Path]) ->
         "eos_token_ids": [1, 2],
         "chat_template": False,
     }
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {},
-        {"num_hidden_layers": 2},
-        {"num_hidden_layers": 2, "num_attention_heads": 0, "hidden_size": 8},
-        {"num_hidden_layers": 2, "num_attention_heads": "4", "hidden_size": 8},
-        {"num_hidden_layers": "2", "num_attention_heads": 4, "hidden_size": 8},
-    ],
-)
-def test_an_unknown_cache_is_none(config: dict[str, Any]) -> None:
-    assert kv_cache_bytes_per_token(config, 2) is None
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from edgekit.cli import doctor
 from edgekit.device import host, packages
+from edgekit.native import ort_library
 
 
 @pytest.fixture
@@ -54,6 +56,25 @@ def test_both_runtimes_at_once_are_a_warning_with_the_way_out() -> None:
     findings = _findings()
     assert findings["onnxruntime"]["status"] == "warning"
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in findings["onnxruntime"]["how"]
+
+
+@pytest.mark.usefixtures("bare_machine")
+def test_native_operators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No compiler; one; and a library that is there."""
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    finding = _findings()["native operators"]
+    assert finding["status"] == "missing"
+    assert finding["value"] == "none of c++, g++, clang++ is on the PATH"
+    assert "apt install g++" in finding["how"]
+    compiler = tmp_path / "c++"
+    compiler.write_text('#!/bin/sh\necho fake 1.0\n[ "$1" = --version ] && exit\nfor last; do :; done; : > "$last"\n')
+    compiler.chmod(0o755)
+    finding = _findings()["native operators"]
+    assert (finding["status"], finding["value"]) == ("ok", "compiled at their first use, by fake 1.0")
+    library = ort_library(lambda text: None)
+    assert _findings()["native operators"]["value"] == f"compiled, {library}, by fake 1.0"
 
 
 @pytest.mark.usefixtures("bare_machine")

@@ -152,7 +152,7 @@ def test_a_disk_that_fills_up_leaves_nothing(checkpoint: Path, tmp_path: Path, m
         (["--dtype", "int8", "--allowed-cost", "0"], "--allowed-cost has no effect with --dtype int8"),
         (["--dtype", "int5"], "'int5' is not one of 'fp32', 'fp16', 'int8', 'int4'"),
         (["--dtype", "int4", "--block-size", "48"], "'48' is not one of"),
-        (["--dtype", "int4", "--form", "tensorrt"], "'tensorrt' is not one of 'ort', 'portable'"),
+        (["--dtype", "int4", "--form", "onnx"], "'onnx' is not one of 'ort', 'portable', 'tensorrt', 'jetpack6'"),
         ([], "Missing option '--dtype'"),
     ],
 )

@@ -22,6 +22,10 @@ CONFIG = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 8,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "vocab_size": 2,
+    "max_position_embeddings": 64,
 }
 
 
@@ -47,8 +51,11 @@ def test_a_checkpoint_as_a_table(checkpoint: Path) -> None:
     assert rows["architecture"] == "llama"
     assert rows["parameters"] == "6"
     assert rows["types"] == "float16: 1 tensors, 6 parameters, 0.0 MB"
-    assert rows["KV cache float16"] == "192 bytes per token"  # 2 * 3 layers * 2 heads * 8 numbers * 2 bytes
-    assert rows["KV cache float32"] == "384 bytes per token"
+    # 2 * 3 layers * 2 heads * 8 numbers * 2 bytes, and the same with 4 heads and with 1
+    assert rows["KV cache float16"] == (
+        "192 bytes per token; MHA 384 (0.50 of it), GQA with 2 key heads 192 (1.00 of it), MQA 96 (2.00 of it)"
+    )
+    assert rows["KV cache float32"].startswith("384 bytes per token; MHA 768")
     assert rows["tokenizer"] == "BPE, 2 tokens"
     assert rows["eos token"] == "b"
     assert rows["chat template"].startswith("yes")
@@ -58,8 +65,21 @@ def test_a_checkpoint_as_json(checkpoint: Path) -> None:
     facts = json.loads(CliRunner().invoke(command, [str(checkpoint), "--json"]).stdout)
     assert facts["kind"] == "checkpoint"
     assert facts["parameters"] == 6
-    assert facts["kv_cache_bytes_per_token"] == {"float16": 192, "float32": 384}
+    assert facts["kv_cache_bytes_per_token"]["float16"] == {
+        "own": 192,
+        "MHA": 384,
+        "GQA with 2 key heads": 192,
+        "MQA": 96,
+    }
     assert facts["tokenizer"]["chat_template"] is True
+
+
+def test_a_configuration_of_no_known_model_has_an_unknown_cache(checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": "many"}))
+    result = CliRunner().invoke(command, [str(checkpoint)])
+    assert result.exit_code == 0, result.exception
+    rows = dict(line.split("  ", 1) for line in result.stdout.splitlines())
+    assert rows["KV cache float16"].strip() == "unknown"
 
 
 def test_without_a_tokenizer_the_rest_is_shown(checkpoint: Path) -> None:

@@ -66,7 +66,7 @@ def test_shapes_must_agree() -> None:
 
 def test_a_cache_becomes_a_vector_per_position() -> None:
     cache = np.arange(2 * 3 * 4).reshape(1, 2, 3, 4)
-    vectors = positions_first(cache)
+    vectors = positions_first(cache, 2)
     assert vectors.shape == (3, 8)
     assert vectors[1].tolist() == [*cache[0, 0, 1], *cache[0, 1, 1]]
 

@@ -30,8 +30,9 @@ def test_it_computes_what_the_runtime_computes(form: str, tiny_bundle: Callable[
     found = observe(TappedSession(bundle, 40, threads=1), TEXT, [11, 18, 1])
     assert np.abs(found.logits - expected.logits).max() < 1e-4
     assert [state.shape for state in found.hidden] == [(30, 64)] * 4
-    for pair, other in zip(found.caches, expected.caches, strict=True):
-        for own, wanted in zip(pair, other, strict=True):
+    for layer, other in zip(found.caches, expected.caches, strict=True):
+        for suffix, wanted in other.items():
+            own = layer[suffix]
             assert own.shape == wanted.shape == (1, 2, 30, 16)
             assert np.abs(own - wanted).max() < 1e-4
 

@@ -36,6 +36,26 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "llama-untied": {"model_type": "llama", "tie_word_embeddings": False},
     "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True},
     "qwen3": {"model_type": "qwen3", "tie_word_embeddings": False},
+    "t6": {
+        "model_type": "t6",
+        "num_attention_heads": 5,
+        "num_key_value_heads": 5,
+        "query_rank": 3,
+        "key_rank": 2,
+        "value_rank": 1,
+    },
+    "llama_tpa": {
+        "model_type": "llama_tpa",
+        "tie_word_embeddings": True,
+        "attention_factors": [
+            {"key": {"structure": "exact"}, "value": {"structure": "exact"}},
+            {
+                "key": {"structure": "spectral", "frequencies": [0, 0, 2, 5, 7, 7]},
+                "value": {"structure": "latent", "rank": 19},
+            },
+            {"key": {"structure": "latent", "rank": 9}, "value": {"structure": "head", "rank": 1}},
+        ],
+    },
     "gemma3_text": {
         "model_type": "gemma3_text",
         "num_hidden_layers": 4,
@@ -58,6 +78,9 @@ def write_checkpoint(folder: Path, name: str, *, seed: int = 0, **changes: Any) 
         values = rng.standard_normal(tuple(parameter.shape)) * (0.1 if "norm" in weight else 0.2)
         if weight.endswith("norm.weight") and not gemma:
             values += 1
+        if weight.endswith((".a_k", ".a_v")) and len(values) == config["num_key_value_heads"]:
+            # Factors that pick a head, as an exact conversion has them.
+            values = np.repeat(np.eye(len(values)), values.shape[1] // len(values), axis=1)
         weights[weight] = values.astype(np.float32)
     folder.mkdir(parents=True)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -33,7 +33,7 @@ def in_calls(form: Form, ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray,
     return np.concatenate(parts, axis=1), run.cache()
 
 
-@pytest.mark.parametrize("form", PIPELINES)
+@pytest.mark.parametrize("form", [FORM_ORT, FORM_PORTABLE])  # test_tensorrt_forms.py has the others
 @pytest.mark.parametrize("name", MODELS)
 def test_a_form_computes_what_the_model_computes(forms: Forms, name: str, form: str) -> None:
     ids = tokens(forms, name)

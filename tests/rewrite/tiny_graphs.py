@@ -73,7 +73,7 @@ class Run:
         self._cache = {
             name: make(np.zeros(shape, form.dtype))
             for layer in self._layers
-            for name in (contract.past_key(layer), contract.past_value(layer))
+            for name in (contract.past_name(layer, contract.KEY), contract.past_name(layer, contract.VALUE))
         }
 
     def __call__(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:

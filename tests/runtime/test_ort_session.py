@@ -129,13 +129,14 @@ def test_caches_can_be_looked_at(session: OrtSession) -> None:
     session.forward(TOKENS[:, :30])
     caches = session.caches()
     assert len(caches) == LAYERS
-    assert {array.shape for pair in caches for array in pair} == {(1, KV_HEADS, 30, HEAD_DIM)}
+    assert {array.shape for layer in caches for array in layer.values()} == {(1, KV_HEADS, 30, HEAD_DIM)}
     session.rollback(10)
     session.forward(TOKENS[:, 10:12])
-    for (key, value), (earlier_key, earlier_value) in zip(session.caches(), caches, strict=True):
-        assert key.shape[2] == 12
-        close(key[:, :, :10], earlier_key[:, :, :10])
-        close(value[:, :, :10], earlier_value[:, :, :10])
+    for now, earlier in zip(session.caches(), caches, strict=True):
+        assert list(now) == ["key", "value"]
+        for suffix, tensor in now.items():
+            assert tensor.shape[2] == 12
+            close(tensor[:, :, :10], earlier[suffix][:, :, :10])
 
 
 def test_caches_of_both_kinds_agree(tiny_graphs: dict[str, Path]) -> None:
@@ -146,8 +147,8 @@ def test_caches_of_both_kinds_agree(tiny_graphs: dict[str, Path]) -> None:
         session.forward(TOKENS[:, 30:33])
         found.append(session.caches())
     for one, other in zip(*found, strict=True):
-        close(one[0], other[0])
-        close(one[1], other[1])
+        close(one["key"], other["key"])
+        close(one["value"], other["value"])
 
 
 def poison(session: OrtSession) -> None:
@@ -324,7 +325,7 @@ def rename_logits(graph: onnx.GraphProto) -> None:
 
 
 def widen_cache(graph: onnx.GraphProto) -> None:
-    past = next(value for value in graph.input if value.name == contract.past_key(0))
+    past = next(value for value in graph.input if value.name == contract.past_name(0, contract.KEY))
     past.type.tensor_type.shape.dim[3].dim_param = "D"
 
 

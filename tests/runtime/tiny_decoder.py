@@ -52,8 +52,8 @@ def write_tiny_decoder(
     cache = ["B", KV_HEADS, "P", HEAD_DIM]
     for layer in range(LAYERS):
         for past, present in (
-            (contract.past_key(layer), contract.present_key(layer)),
-            (contract.past_value(layer), contract.present_value(layer)),
+            (contract.past_name(layer, contract.KEY), contract.present_name(layer, contract.KEY)),
+            (contract.past_name(layer, contract.VALUE), contract.present_name(layer, contract.VALUE)),
         ):
             b.inputs.append(helper.make_tensor_value_info(past, TensorProto.FLOAT, cache))
             b.outputs.append(helper.make_tensor_value_info(present, TensorProto.FLOAT, [*cache[:2], "C", HEAD_DIM]))
@@ -115,8 +115,9 @@ def _layer(b: _Builder, layer: int, x: str, shared: bool) -> str:
     q = b.linear(normed, f"{p}.q", HIDDEN, HEADS * HEAD_DIM)
     k = b.linear(normed, f"{p}.k", HIDDEN, KV_HEADS * HEAD_DIM)
     v = b.linear(normed, f"{p}.v", HIDDEN, KV_HEADS * HEAD_DIM)
-    past = [contract.past_key(layer), contract.past_value(layer)]
-    outputs = [f"{p}.attention", contract.present_key(layer), contract.present_value(layer)]
+    past = [contract.past_name(layer, contract.KEY), contract.past_name(layer, contract.VALUE)]
+    present = [contract.present_name(layer, contract.KEY), contract.present_name(layer, contract.VALUE)]
+    outputs = [f"{p}.attention", *present]
     if shared:
         b.node(
             "GroupQueryAttention",

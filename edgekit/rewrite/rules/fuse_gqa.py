@@ -12,8 +12,11 @@ from edgekit.rewrite.match import MICROSOFT, constant, variable
 from edgekit.rewrite.rule import Context, Outcome, Rule, forbid_op
 
 
-def _lengths(graph: gs.Graph) -> tuple[gs.Variable, gs.Variable]:
+def lengths(graph: gs.Graph) -> tuple[gs.Variable, gs.Variable]:
     """Nodes that give seqlens_k = sum(mask) - 1, int32 [B], and the longest total length, int32 scalar."""
+    made = graph.tensors()
+    if "lengths.total" in made:
+        return made["lengths.seqlens_k"], made["lengths.total"]
     mask = next(tensor for tensor in graph.inputs if tensor.name == ATTENTION_MASK)
     counted, last = variable("lengths.counted"), variable("lengths.last")
     seqlens, shape = variable("lengths.seqlens_k", np.int32), variable("lengths.mask_shape")
@@ -39,7 +42,7 @@ def apply(graph: gs.Graph, context: Context) -> Outcome:
     targets = [node for node in graph.nodes if node.op == "CausalAttention"]
     if not targets:
         return outcome
-    seqlens, total = _lengths(graph)
+    seqlens, total = lengths(graph)
     for index, node in enumerate(targets):
         query, key, value, past_key, past_value, _, cos, sin = node.inputs
         attributes = {
@@ -73,6 +76,6 @@ RULE = Rule(
     requires="an edgekit::CausalAttention in each layer",
     ensures="each layer attends with one GroupQueryAttention",
     apply=apply,
-    expected=lambda context: context.geometry.layers,
+    expected=lambda context: context.geometry.causal_attentions,
     check=forbid_op("CausalAttention"),
 )

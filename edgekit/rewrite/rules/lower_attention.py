@@ -129,6 +129,6 @@ RULE = Rule(
     requires="an edgekit::CausalAttention in each layer",
     ensures="attention is spelled in standard operators",
     apply=apply,
-    expected=lambda context: context.geometry.layers,
+    expected=lambda context: context.geometry.causal_attentions,
     check=forbid_op("CausalAttention"),
 )

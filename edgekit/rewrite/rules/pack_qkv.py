@@ -67,5 +67,5 @@ RULE = Rule(
     requires="query, key and value projected from one input, in each layer",
     ensures="one matrix product makes all three",
     apply=apply,
-    expected=lambda context: context.geometry.layers,
+    expected=lambda context: context.geometry.causal_attentions,
 )

@@ -1,0 +1,1 @@
+"""From grouped-query attention to static factors with a smaller cache: `edgekit convert --attention tpa`."""

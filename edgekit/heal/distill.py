@@ -1,0 +1,119 @@
+"""End to end: the converted model's next-token distribution and residual stream against the source's."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgekit.heal.full_attention import layer_output, layers_of, logits_of
+from edgekit.heal.parameters import groups
+from edgekit.layers.decoder import Decoder
+
+WARMUP = 10
+
+
+@dataclass(frozen=True)
+class DistillOptions:
+    """length: tokens of a step; rate: relative step of AdamW; hidden_weight: of the residual stream's relative error
+    beside the KL divergence in nats."""
+
+    length: int = 256
+    rate: float = 2e-3
+    hidden_weight: float = 0.2
+
+
+@dataclass
+class Course:
+    """What a run can be continued from: steps done, seconds spent, the optimiser's state."""
+
+    step: int = 0
+    seconds: float = 0.0
+    optimizer: dict[str, Any] | None = None
+
+
+def distill(
+    student: Decoder,
+    teacher: Decoder,
+    tokens: Tensor,
+    parameters: dict[str, nn.Parameter],
+    options: DistillOptions,
+    seconds: float,
+    course: Course,
+    *,
+    log: Callable[[dict[str, float]], None] = lambda entry: None,
+    save: Callable[[Course], None] = lambda course: None,
+    advance: Callable[[int], None] = lambda count: None,
+    save_every: float = 120.0,
+) -> None:
+    """Train `parameters` in place until `seconds` are spent in all, those of an earlier run (`course`) included.
+
+    Args:
+        tokens: int64 [n, length] of passages; a step takes one.
+        log: called after each step with step, seconds, nats (KL per token) and hidden (relative error²).
+        save: called about every `save_every` seconds and at the end.
+        advance: called with the whole seconds that went by.
+    """
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(groups(parameters, options.rate), betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    if course.optimizer is not None:
+        optimizer.load_state_dict(course.optimizer)
+    began, saved, shown = time.monotonic() - course.seconds, time.monotonic(), int(course.seconds)
+    while course.seconds < seconds:
+        fraction = course.seconds / seconds
+        schedule = min(1.0, (course.step + 1) / WARMUP) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * fraction)))
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * schedule
+        nats, hidden = divergence(student, teacher, passage(tokens, course.step))
+        optimizer.zero_grad()
+        (nats + options.hidden_weight * hidden).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 10.0)
+        optimizer.step()
+        course.step += 1
+        course.seconds = time.monotonic() - began
+        log({"step": course.step, "seconds": course.seconds, "nats": nats.item(), "hidden": hidden.item()})
+        advance(int(course.seconds) - shown)
+        shown = int(course.seconds)
+        if time.monotonic() - saved > save_every:
+            course.optimizer = optimizer.state_dict()
+            save(course)
+            saved = time.monotonic()
+    course.optimizer = optimizer.state_dict()
+    save(course)
+    for parameter in parameters.values():
+        parameter.requires_grad_(False)
+
+
+def passage(tokens: Tensor, step: int) -> Tensor:
+    """[1, length]: the passages in an order that depends on the epoch alone, so that a resumed run goes on alike."""
+    epoch, index = divmod(step, len(tokens))
+    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(epoch))
+    return tokens[order[index]][None]
+
+
+def divergence(student: Decoder, teacher: Decoder, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(source || student) in nats per token, and the mean relative error² of the residual streams."""
+    with torch.no_grad():
+        expected, targets = teacher.model.embed_tokens(ids), []
+        for layer in layers_of(teacher):
+            expected = layer_output(teacher, layer, expected)
+            targets.append(expected)
+        wanted = logits_of(teacher, expected).log_softmax(-1)
+    own = student.model.embed_tokens(ids)
+    errors = []
+    for layer, target in zip(layers_of(student), targets, strict=True):
+        own = layer_output(student, layer, own)
+        # By token: the few of huge norm would drown all others.
+        energy = target.square().mean(-1)
+        errors.append(((own - target).square().mean(-1) / energy).mean())
+    found = logits_of(student, own).log_softmax(-1)
+    nats = functional.kl_div(found, wanted, reduction="none", log_target=True).sum(-1).mean()
+    return nats, torch.stack(errors).mean()

@@ -1,0 +1,267 @@
+"""The whole healing: fit layer by layer, distil end to end, write; resumable at any moment."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from edgekit.checkpoint import Checkpoint
+from edgekit.compress.attention.source import CONVERTED, converted_config
+from edgekit.compress.attention.write import RECORD, check_destination, new_directory
+from edgekit.compress.calibration import calibration_text, calibration_tokens
+from edgekit.errors import CheckpointError, ExportError, ModelError
+from edgekit.files import atomic_write
+from edgekit.heal.distill import Course, DistillOptions, distill
+from edgekit.heal.layerwise import LayerwiseOptions, fit_layers
+from edgekit.heal.parameters import KEPT, all_trained
+from edgekit.layers.decoder import Decoder
+from edgekit.models.registry import check_weights, model_from_checkpoint, model_on_meta
+from edgekit.progress import Progress
+
+WEIGHTS, STATE, LOG, OPTIMIZER = "trained.safetensors", "state.json", "losses.jsonl", "optimizer.pt"
+
+
+@dataclass(frozen=True)
+class HealOptions:
+    """What is asked for.
+
+    Attributes:
+        minutes: of distillation end to end, after the layers are fitted.
+        sequences: passages of the text for fitting layers.
+        length: tokens of each.
+        epochs: over these passages.
+        also: projections of the source to train too (`edgekit.heal.parameters.KEPT`).
+    """
+
+    minutes: float = 20.0
+    sequences: int = 64
+    length: int = 384
+    epochs: float = 2.0
+    also: tuple[str, ...] = ()
+
+
+def heal(
+    converted: Checkpoint,
+    source: Checkpoint,
+    destination: Path,
+    options: HealOptions,
+    *,
+    text: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Heal a converted checkpoint against its source; returns what healing adds to conversion.json.
+
+    What is done is kept in a folder beside the destination until that is written, so that `resume` can go on from it.
+
+    Args:
+        text: text to train on instead of the one that edgekit carries.
+
+    Raises:
+        ModelError, ExportError, CheckpointError: a checkpoint does not fit, an option or the destination is refused, or
+            there is nothing to resume.
+    """
+    check_pair(converted, source)
+    check_heal_options(options)
+    check_destination(destination, overwrite=overwrite)
+    text = text or calibration_text()
+    tokenizer = converted.tokenizer_files()["tokenizer.json"]
+    tokens = calibration_tokens(tokenizer, text, options.sequences, options.length)
+    folder = destination.with_name(f".{destination.name}.healing")
+    state = _begin(folder, converted, source, options, tokens, resume)
+    progress.stage("load")
+    student = model_from_checkpoint(converted, max_positions=options.length)
+    teacher = model_from_checkpoint(source, max_positions=options.length)
+    if (folder / WEIGHTS).is_file():
+        student.load_state_dict(load_file(folder / WEIGHTS), strict=False)
+    _fit(student, teacher, tokens, options, folder, state, progress)
+    _distil(student, teacher, text, tokenizer, options, folder, state, progress)
+    progress.stage("write")
+    record = {"options": asdict(options), **state}
+    _write(destination, converted, student, options, record, overwrite)
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    return record
+
+
+def check_pair(converted: Checkpoint, source: Checkpoint) -> None:
+    """ModelError unless the first was converted from a model of the second's configuration."""
+    rule = "Healing needs a converted model and the model that it was made from."
+    if converted.config.get("model_type") != CONVERTED:
+        raise ModelError(
+            rule,
+            f"{converted.path} is a {converted.config.get('model_type')}.",
+            "Convert it first: edgekit convert CHECKPOINT -o OUT --attention tpa.",
+        )
+    if source.config.get("model_type") == CONVERTED:
+        raise ModelError(rule, f"{source.path} is converted itself.", "Give the original as --teacher.")
+    expected = converted_config(source.config, converted.config["attention_factors"])
+    for name, value in expected.items():
+        if name != "architectures" and converted.config.get(name) != value:
+            raise ModelError(
+                rule,
+                f"{name} is {converted.config.get(name)!r} here and {value!r} there.",
+                "Give the checkpoint that was converted as --teacher.",
+            )
+    check_weights(model_on_meta(converted.config), converted)
+    check_weights(model_on_meta(source.config), source)
+
+
+def check_heal_options(options: HealOptions) -> None:
+    """ExportError for options without sense."""
+    unknown = [name for name in options.also if name not in KEPT]
+    if unknown:
+        raise ExportError(
+            f"Healing can train {' and '.join(KEPT)} beside what was converted.", f"{unknown[0]!r} was asked for."
+        )
+    if options.minutes < 0 or options.epochs < 0:
+        raise ExportError("Minutes and epochs must not be negative.", f"{options.minutes} and {options.epochs}.")
+
+
+def _begin(
+    folder: Path, converted: Checkpoint, source: Checkpoint, options: HealOptions, tokens: Tensor, resume: bool
+) -> dict[str, Any]:
+    """The state to go on from: that in the folder, or a fresh one."""
+    job = {
+        "converted": converted.files(),
+        "source": source.files(),
+        "text": int(tokens.sum()),
+        "options": {name: value for name, value in asdict(options).items() if name != "minutes"},
+    }
+    job = json.loads(json.dumps(job))
+    if resume:
+        if not (folder / STATE).is_file():
+            raise CheckpointError(
+                "resuming needs a healing that was cut off", f"{folder} holds none", "leave --resume out"
+            )
+        state: dict[str, Any] = json.loads((folder / STATE).read_text())
+        if state["job"] != job:
+            raise CheckpointError(
+                "a healing is resumed with the same checkpoints, text and options (--minutes may differ)",
+                f"{folder} was begun with others",
+                "give the same, or leave --resume out to begin again",
+            )
+        return state
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        path.unlink()
+    state = {"job": job, "layers": [], "step": 0, "seconds": 0.0}
+    _save_state(folder, state)
+    return state
+
+
+def _save_state(folder: Path, state: dict[str, Any]) -> None:
+    atomic_write(folder / STATE, json.dumps(state))
+
+
+def _save_weights(folder: Path, student: Decoder, also: tuple[str, ...]) -> None:
+    trained = {name: parameter.detach().contiguous() for name, parameter in all_trained(student, also).items()}
+    atomic_write(folder / WEIGHTS, save(trained))
+
+
+def _log(folder: Path, entry: dict[str, Any]) -> None:
+    with (folder / LOG).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def _fit(
+    student: Decoder,
+    teacher: Decoder,
+    tokens: Tensor,
+    options: HealOptions,
+    folder: Path,
+    state: dict[str, Any],
+    progress: Progress,
+) -> None:
+    layers = len(student.model.layers)
+    if options.epochs == 0 or len(state["layers"]) == layers:
+        return
+    progress.stage("fit layers", layers, "layers")
+
+    def fitted(layer: int, before: float, after: float) -> None:
+        _save_weights(folder, student, options.also)
+        state["layers"].append({"layer": layer, "before": before, "after": after})
+        _save_state(folder, state)
+        _log(folder, {"layer": layer, "before": before, "after": after, "time": time.time()})
+
+    settings = LayerwiseOptions(epochs=options.epochs, also=options.also)
+    done = 1 + max((entry["layer"] for entry in state["layers"]), default=-1)
+    fit_layers(student, teacher, tokens, settings, done=done, fitted=fitted, advance=progress.advance)
+
+
+def _distil(
+    student: Decoder,
+    teacher: Decoder,
+    text: str,
+    tokenizer: bytes,
+    options: HealOptions,
+    folder: Path,
+    state: dict[str, Any],
+    progress: Progress,
+) -> None:
+    seconds = 60 * options.minutes
+    if seconds <= state["seconds"]:
+        return
+    settings = DistillOptions(length=min(256, options.length))
+    passages = calibration_tokens(tokenizer, text, 4 * options.sequences, settings.length)
+    progress.stage("distil", round(seconds), "seconds")
+    progress.advance(int(state["seconds"]))
+    course = Course(state["step"], state["seconds"])
+    if (folder / OPTIMIZER).is_file() and course.step:
+        course.optimizer = torch.load(folder / OPTIMIZER, weights_only=True)
+
+    def keep(course: Course) -> None:
+        _save_weights(folder, student, options.also)
+        partial = folder / f"{OPTIMIZER}.partial"
+        torch.save(course.optimizer, partial)
+        partial.replace(folder / OPTIMIZER)
+        state.update(step=course.step, seconds=course.seconds)
+        _save_state(folder, state)
+
+    distill(
+        student,
+        teacher,
+        passages,
+        all_trained(student, options.also),
+        settings,
+        seconds,
+        course,
+        log=lambda entry: _log(folder, entry),
+        save=keep,
+        advance=progress.advance,
+    )
+
+
+def _write(
+    destination: Path,
+    converted: Checkpoint,
+    student: Decoder,
+    options: HealOptions,
+    record: dict[str, Any],
+    overwrite: bool,
+) -> None:
+    from safetensors.torch import save_file
+
+    from edgekit.compress.attention.write import CONFIG, stored_tensor
+    from edgekit.compress.attention.write import WEIGHTS as MODEL
+
+    trained = all_trained(student, options.also)
+    with new_directory(destination, overwrite=overwrite) as draft:
+        tensors = {name: stored_tensor(converted, name) for name in converted.names() if name not in trained}
+        tensors |= {name: parameter.detach().float().contiguous() for name, parameter in trained.items()}
+        save_file(tensors, draft / MODEL, metadata={"format": "pt"})
+        for name, contents in converted.tokenizer_files().items():
+            (draft / name).write_bytes(contents)
+        (draft / CONFIG).write_text(json.dumps(converted.config, indent=2) + "\n", encoding="utf-8")
+        conversion = converted.path / RECORD
+        before = json.loads(conversion.read_text()) if conversion.is_file() else {}
+        (draft / RECORD).write_text(json.dumps({**before, "healing": record}, indent=2) + "\n", encoding="utf-8")

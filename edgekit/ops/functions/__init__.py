@@ -1,0 +1,1 @@
+"""Operators spelled in standard ONNX operators, one file each. Needs no torch."""

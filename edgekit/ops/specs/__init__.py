@@ -1,0 +1,1 @@
+"""Operators as data, one file each; see `edgekit.ops.spec`."""

@@ -1,0 +1,25 @@
+"""The ordered rules of the forms for TensorRT."""
+
+from __future__ import annotations
+
+#: TensorRT 10.15 and newer, and TensorRT-RTX: plugins where they are registered, else the function bodies.
+TENSORRT = [
+    "fold_weight_transpose",
+    "lower_attention",
+    "quantize_linear_qdq",
+    "logits_to_float32",
+    "share_factor_caches",
+    "attach_functions",
+]
+
+#: TensorRT 10.3 (JetPack 6): opset 20, and plugins only, since there a function always wins over a plugin.
+JETPACK6 = [
+    *TENSORRT,
+    "strip_functions",
+    "lower_attention_products",
+    "lower_rotary_embedding",
+    "lower_rms_normalization",
+    "lower_gelu",
+    "sum_masks_in_float",
+    "opset_20",
+]

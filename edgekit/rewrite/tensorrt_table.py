@@ -1,0 +1,136 @@
+"""Which operators a version of TensorRT takes, and whether a model keeps to them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgekit.errors import RewriteError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TABLES = Path(__file__).parent / "known"
+
+#: Operators of edgekit become plugins; they are not in the table.
+_PLUGIN_DOMAIN = "edgekit"
+#: The input that the types of the table are about, where it is not the first.
+_DATA_INPUT = {"Where": 1}
+
+
+@dataclass(frozen=True)
+class OperatorTable:
+    """A version's operators.
+
+    Attributes:
+        opset: the lowest and the highest opset that it takes.
+        operators: element types of the data, by operator.
+        constant_inputs: positions of inputs that must be constants, by operator.
+    """
+
+    version: str
+    opset: tuple[int, int]
+    operators: dict[str, tuple[str, ...]]
+    constant_inputs: dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """A place in a model that a version of TensorRT would not take.
+
+    Attributes:
+        place: the node, or "opset" or "functions" for the model as a whole.
+    """
+
+    place: str
+    operator: str
+    reason: str
+
+
+@cache
+def operator_table(version: str) -> OperatorTable:
+    """The table of a TensorRT version ("10.3").
+
+    Raises:
+        RewriteError: there is no table for it.
+    """
+    path = TABLES / f"tensorrt-{version}.toml"
+    if not path.is_file():
+        known = sorted(path.stem.removeprefix("tensorrt-") for path in TABLES.glob("tensorrt-*.toml"))
+        raise RewriteError(
+            "an operator table is known for some versions of TensorRT", f"{version} is not one of {known}"
+        )
+    document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    lowest, highest = document["opset"]
+    return OperatorTable(
+        version=document["version"],
+        opset=(lowest, highest),
+        operators={name: tuple(types) for name, types in document["operators"].items()},
+        constant_inputs={name: tuple(places) for name, places in document["constant_inputs"].items()},
+    )
+
+
+def check_operators(model: onnx.ModelProto, table: OperatorTable) -> list[Unsupported]:
+    """Everything in the model that this TensorRT would refuse, or would run other than meant; empty if nothing.
+
+    Weights may be in an external file; they are not read.
+    """
+    found = []
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    lowest, highest = table.opset
+    if not lowest <= opset <= highest:
+        reason = f"TensorRT {table.version} takes opset {lowest} to {highest}, the model has {opset}"
+        found.append(Unsupported("opset", "", reason))
+    for function in model.functions:
+        reason = f"TensorRT {table.version} runs the function even where a plugin is registered"
+        found.append(Unsupported("functions", f"{function.domain}::{function.name}", reason))
+    types = _element_types(model)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    constants |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    for index, node in enumerate(model.graph.node):
+        place = node.name or f"node {index}"
+        found += [Unsupported(place, node.op_type, reason) for reason in _reasons(node, table, types, constants)]
+    return found
+
+
+def _reasons(node: onnx.NodeProto, table: OperatorTable, types: dict[str, str], constants: set[str]) -> Iterator[str]:
+    if node.domain == _PLUGIN_DOMAIN:
+        written = {attribute.name for attribute in node.attribute}
+        missing = sorted({"plugin_namespace", "plugin_version"} - written)
+        if missing:
+            yield f"a plugin is found by attributes of the node that it lacks: {', '.join(missing)}"
+        return
+    if node.domain not in ("", "ai.onnx") or node.op_type not in table.operators:
+        name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        yield f"TensorRT {table.version} has no {name}"
+        return
+    allowed = table.operators[node.op_type]
+    data = _DATA_INPUT.get(node.op_type, 0)
+    element = types.get(node.input[data]) if len(node.input) > data else None
+    if element is not None and element not in allowed:
+        yield f"{node.op_type} takes {', '.join(allowed)}, not {element}"
+    for position in table.constant_inputs.get(node.op_type, ()):
+        if len(node.input) > position and node.input[position] and node.input[position] not in constants:
+            yield f"input {position} of {node.op_type} must be a constant, and {node.input[position]} is computed"
+
+
+def _element_types(model: onnx.ModelProto) -> dict[str, str]:
+    """Element types of the tensors, as far as inference can tell: it knows nothing about outputs of plugins."""
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=False)
+    graph = inferred.graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        types[value.name] = value.type.tensor_type.elem_type
+    return {
+        name: str(onnx.helper.tensor_dtype_to_np_dtype(number))
+        for name, number in types.items()
+        if number != onnx.TensorProto.UNDEFINED
+    }
