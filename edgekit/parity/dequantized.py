@@ -115,8 +115,8 @@ def _parts(
     name: str, shape: tuple[int, int], checkpoint: Checkpoint, node: onnx.NodeProto
 ) -> Iterator[tuple[str, slice, int]]:
     """(checkpoint name, rows, inputs) of each weight in the stored matrix [rows, columns] of module `name`."""
-    scope, _, last = name.rpartition(".")
-    names = [f"{scope}.{part}.weight" for part in PACKED.get(last, last.split("+"))]
+    scope, dot, last = name.rpartition(".")
+    names = [f"{scope}{dot}{part}.weight" for part in PACKED.get(last, last.split("+"))]
     known = set(checkpoint.names())
     start = 0
     for part in names:

@@ -18,7 +18,7 @@ from tests.rewrite.tiny_graphs import Forms
     ("options", "rule", "fact"),
     [
         ({"dtype": "int5"}, "dtype must be one of fp32, fp16, int8, int4", "'int5'"),
-        ({"dtype": "int4", "form": "onnx"}, "form must be one of ort, portable", "'onnx'"),
+        ({"dtype": "int4", "form": "onnx"}, "form must be one of ort, portable, tensorrt, jetpack6", "'onnx'"),
         ({"dtype": "int4", "block_size": 48}, "block_size must be one of 16, 32, 64, 128", "48"),
     ],
 )

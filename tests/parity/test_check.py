@@ -25,6 +25,13 @@ def compare(bundle: Bundle, checkpoint: Checkpoint, **options: object) -> Parity
     return parity_of(bundle, checkpoint, **{"prompts": PROMPTS, "tokens": TOKENS, "threads": 1, **options})  # type: ignore[arg-type]
 
 
+#: Cache tensors of each layer, where they are not keys and values.
+CACHES = {
+    "t6": [("key_a", "key_b", "value_a", "value_b")] * 3,
+    "llama_tpa": [("key_b", "value_b"), ("key_b", "value_b"), ("key_latent", "value_b")],
+}
+
+
 @pytest.mark.parametrize("form", ["ort", "portable"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_float32(name: str, form: str, tiny_bundle: Bundles, tiny_checkpoint: Checkpoints) -> None:
@@ -33,15 +40,30 @@ def test_float32(name: str, form: str, tiny_bundle: Bundles, tiny_checkpoint: Ch
     assert (report.activations, report.reference, report.weights) == ("float32", "original", ())
     assert report.model.greedy_prefixes == (TOKENS, TOKENS)
     assert report.model.kl_max < 1e-8
-    layers = tiny_checkpoint(name).config["num_hidden_layers"]
-    for mode in ("prefill", "chunked", "decode", "runtime"):
-        names = [stage.name for stage in report.stages if stage.mode == mode]
-        per_layer = 2 if mode == "runtime" else 3
-        assert len(names) == per_layer * layers + 1 + (mode != "runtime")
-        assert names[-1] == "logits"
-    assert [stage.name for stage in report.stages][:5] == [
-        "hidden.0", "cache.0.key", "cache.0.value", "hidden.1", "cache.1.key",
-    ]  # fmt: skip
+    expected = {mode: expected_stages(name, form, mode) for mode in ("prefill", "chunked", "decode", "runtime")}
+    assert {mode: [s.name for s in report.stages if s.mode == mode] for mode in expected} == expected
+
+
+def expected_stages(name: str, form: str, mode: str) -> list[str]:
+    """What is compared, in the order in which data flows."""
+    caches = CACHES.get(name, [("key", "value")] * CONFIGS[name].get("num_hidden_layers", 3))
+    if (name, form) == ("llama_tpa", "ort"):
+        caches = [("key", "value"), *caches[1:]]  # its first layer became grouped-query attention
+    stages = []
+    for layer, suffixes in enumerate(caches):
+        stages += [f"hidden.{layer}", *(f"cache.{layer}.{suffix}" for suffix in suffixes)]
+    stages = [*stages, f"hidden.{len(caches)}", "logits"]
+    return [stage for stage in stages if mode != "runtime" or not stage.startswith("hidden")]
+
+
+@pytest.mark.parametrize("form", ["ort", "portable"])
+def test_factors_quantised_together(form: str, tiny_bundle: Bundles, tiny_checkpoint: Checkpoints) -> None:
+    """With activations in float32, what the codes of packed factor projections stand for gives the graph's results."""
+    report = compare(tiny_bundle("t6", form, "int8"), tiny_checkpoint("t6"))
+    factors = {f"{part}_proj.weight" for part in ("q_a", "q_b", "k_a", "k_b", "v_a", "v_b")}
+    assert factors <= {check.name.rpartition("self_attn.")[2] for check in report.weights}
+    assert [check for check in report.weights if check.objection] == []
+    assert [stage for stage in report.stages if stage.mode != "runtime" and stage.objection] == []
 
 
 @pytest.mark.parametrize("form", ["ort", "portable"])

@@ -152,7 +152,7 @@ def convert(
             options.length,
         )
         statistics = attention_statistics(checkpoint, shape, tokens[HELD_OUT:], progress)
-    candidates = _candidates(checkpoint, shape, options, statistics, progress)
+    candidates = candidates_of(checkpoint, shape, options, statistics, progress)
     tried: dict[str, float] = {}
     if len(candidates) > 1:
         assert tokens is not None
@@ -221,13 +221,14 @@ def attention_statistics(
     return statistics
 
 
-def _candidates(
+def candidates_of(
     checkpoint: Checkpoint,
     shape: SourceShape,
     options: ConvertOptions,
     statistics: list[LayerStatistics] | None,
     progress: Progress,
 ) -> list[Candidate]:
+    """One converted model per structure of keys that the options allow; statistics may be None for exact ones."""
     progress.stage("convert layers", shape.layers * len(options.keys), "layers")
     found = []
     for name in options.keys:
