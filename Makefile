@@ -13,7 +13,8 @@ PIP_FLAGS ?=
 RECIPE ?= exports/smollm2-135m.cpu.toml
 BUNDLE ?= bundles/smollm2-135m.cpu
 QUESTION ?= Why is the sky blue?
-PYTEST_FLAGS ?=
+# A process per core, and one file to one process: what a file's tests share is made once.
+PYTEST_FLAGS ?= -n auto --dist loadfile
 BIN := $(VENV)/bin
 
 # Where TensorRT's headers are; without them only the kernels are compiled.

@@ -14,15 +14,16 @@ def cache_numbers(layers: int, heads: int, kv_heads: int, head_dim: int) -> dict
 
     Args:
         kv_heads: the model's own key heads; where it has as many as query heads (or fewer than two), the grouped form
-            has the largest number that divides the heads and leaves four or more query heads to each.
+            has a quarter as many as query heads, rounded half up, and at least two where there are two heads.
     """
     groups = kv_heads if 1 < kv_heads < heads else _usual_groups(heads)
-    table = {"MHA": heads, f"GQA with {groups} key heads": groups, "MQA": 1}
+    table = {"MHA": heads, f"GQA with {groups} key head{'' if groups == 1 else 's'}": groups, "MQA": 1}
     return {name: 2 * layers * count * head_dim for name, count in table.items()}
 
 
 def _usual_groups(heads: int) -> int:
-    return max((n for n in range(1, heads + 1) if heads % n == 0 and heads // n >= _USUAL_GROUP), default=1)
+    # No divisor is looked for: with a prime number of heads none is near, and sizes are compared, not models.
+    return min(heads, max(2, (heads + _USUAL_GROUP // 2) // _USUAL_GROUP))
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,20 @@ def test_smollm2() -> None:
     }
 
 
-@pytest.mark.parametrize(("heads", "groups"), [(34, 2), (12, 3), (47, 1), (8, 2), (1, 1), (16, 4)])
-def test_a_model_without_groups_is_compared_with_usual_ones(heads: int, groups: int) -> None:
-    assert list(cache_numbers(1, heads, heads, 2)) == ["MHA", f"GQA with {groups} key heads", "MQA"]
+@pytest.mark.parametrize(
+    ("heads", "groups"), [(2, 2), (3, 2), (6, 2), (8, 2), (10, 3), (12, 3), (16, 4), (34, 9), (47, 12)]
+)
+@pytest.mark.parametrize("kv_heads", ["all", "one"])
+def test_a_model_without_groups_is_compared_with_usual_ones(heads: int, groups: int, kv_heads: str) -> None:
+    assert cache_numbers(1, heads, heads if kv_heads == "all" else 1, 2) == {
+        "MHA": 4 * heads,
+        f"GQA with {groups} key heads": 4 * groups,
+        "MQA": 4,
+    }
+
+
+def test_one_head_has_one_group() -> None:
+    assert cache_numbers(1, 1, 1, 2) == {"MHA": 4, "GQA with 1 key head": 4, "MQA": 4}
 
 
 def test_sizes_from_a_configuration() -> None:

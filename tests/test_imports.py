@@ -35,7 +35,20 @@ HEAVY = {
 }
 #: What a device does not have.
 EXPORT_ONLY = {"torch", "onnx", "onnxscript", "onnx_graphsurgeon", "transformers", "gguf", "safetensors", "ml_dtypes"}
-EXPORT_PACKAGES = {"models", "layers", "ops", "export", "rewrite", "compress", "parity", "checkpoint"}
+EXPORT_PACKAGES = {
+    "build",
+    "checkpoint",
+    "compress",
+    "export",
+    "heal",
+    "layers",
+    "models",
+    "ops",
+    "parity",
+    "recipe",
+    "rewrite",
+    "train",
+}
 
 
 def _loaded_by(code: str) -> set[str]:

@@ -69,7 +69,7 @@ def benchmark(bundle: Bundle, options: BenchmarkOptions, progress: Progress) -> 
     _check_lengths(bundle, options)
     threads = options.threads or default_threads()
     parity = read_sidecar(bundle, "parity")
-    load_only = Request("load", str(bundle.path), options.backend, threads, options.operators)
+    load_only = Request("load", str(bundle.path), options.backend, threads, operators=options.operators)
     before = environment()
 
     loads = min(options.repetitions, _MOST_LOADS)

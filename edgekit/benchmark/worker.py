@@ -24,11 +24,11 @@ class Request:
     bundle: str
     backend: str
     threads: int
-    operators: str = "auto"
     prompt_tokens: tuple[int, ...] = ()
     depths: tuple[int, ...] = ()
     decode_tokens: int = 0
     repetitions: int = 0
+    operators: str = "auto"
 
     def to_json(self) -> str:
         """For the worker's stdin."""

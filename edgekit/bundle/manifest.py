@@ -16,7 +16,7 @@ from edgekit.errors import BundleError
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA = 1
-EXPORT_AGAIN = "make the bundle again: edgekit export CHECKPOINT -o BUNDLE"
+EXPORT_AGAIN = "make the bundle again: edgekit export CHECKPOINT -o BUNDLE --dtype DTYPE"
 
 
 @dataclass(frozen=True)

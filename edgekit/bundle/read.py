@@ -103,7 +103,7 @@ def read_manifest(path: str | Path) -> Bundle:
         raise BundleError(
             "a bundle is a directory that edgekit export made",
             f"{folder} does not exist",
-            "check the path, or make the bundle: edgekit export CHECKPOINT -o BUNDLE",
+            "check the path, or make the bundle: edgekit export CHECKPOINT -o BUNDLE --dtype DTYPE",
         )
     if not folder.is_dir():
         raise BundleError(

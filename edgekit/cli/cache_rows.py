@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import Any
 
+import edgekit.models
 from edgekit.cache_sizes import CacheSizes, cache_numbers, key_value_sizes
 
 #: Bytes of a cached number, by element type.
 ELEMENT_BYTES = {"float16": 2, "float32": 4}
 
-#: Models whose cache is not plain keys and values: the model itself tells its size.
-FACTORED = ("llama_tpa", "t6")
+#: Set in the file of a model whose cache is not plain keys and values: the model itself then tells its size.
+MARKER = "CACHE_OF_FACTORS"
 
 
 def checkpoint_caches(config: dict[str, Any]) -> dict[str, dict[str, int] | None]:
@@ -19,7 +22,7 @@ def checkpoint_caches(config: dict[str, Any]) -> dict[str, dict[str, int] | None
     Layers with a sliding window are counted in full: they cost this much until the window is full. None where
     the configuration does not say.
     """
-    sizes = _factored_sizes(config) if config.get("model_type") in FACTORED else key_value_sizes(config)
+    sizes = _factored_sizes(config) if caches_factors(str(config.get("model_type"))) else key_value_sizes(config)
     if sizes is None:
         return dict.fromkeys(ELEMENT_BYTES)
     own, others = sizes.own, cache_numbers(sizes.layers, sizes.heads, sizes.kv_heads, sizes.head_dim)
@@ -27,6 +30,23 @@ def checkpoint_caches(config: dict[str, Any]) -> dict[str, dict[str, int] | None
         dtype: {"own": own * size, **{name: count * size for name, count in others.items()}}
         for dtype, size in ELEMENT_BYTES.items()
     }
+
+
+def caches_factors(model_type: str) -> bool:
+    """Whether the file of that model sets the marker to true; false for unknown models.
+
+    The file is parsed and not imported, because models import torch and plain ones are described without it.
+    """
+    (folder,) = edgekit.models.__path__
+    found = [path for path in Path(folder).glob("*.py") if path.stem == model_type]
+    return any(
+        isinstance(node, ast.Assign)
+        and any(isinstance(target, ast.Name) and target.id == MARKER for target in node.targets)
+        and isinstance(node.value, ast.Constant)
+        and node.value.value is True
+        for path in found
+        for node in ast.parse(path.read_bytes()).body
+    )
 
 
 def _factored_sizes(config: dict[str, Any]) -> CacheSizes | None:

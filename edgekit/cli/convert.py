@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,9 @@ def command(
     for name, nats in record["divergence_on_held_out_text"].items():
         click.echo(f"       {name}: {nats:.4f} nats per token from the original, on held-out text")
     click.echo(
-        f"next: edgekit export {destination} ..."
+        f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype int4"
         if options.exact
-        else f"next: edgekit heal {destination} --teacher {checkpoint} -o HEALED"
+        else f"next: edgekit heal {shlex.quote(str(destination))} --teacher {shlex.quote(checkpoint)} -o HEALED"
     )
 
 

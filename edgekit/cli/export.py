@@ -22,8 +22,9 @@ DTYPES = ("fp32", "fp16", "int8", "int4")
     type=click.Choice(["ort", "portable", "tensorrt", "jetpack6"]),
     default="ort",
     show_default=True,
-    help="ort: fused for ONNX Runtime. portable: standard ONNX operators only. tensorrt: for TensorRT 10.15 or newer, "
-    "caches of factors in place. jetpack6: for TensorRT 10.3, custom operators as plugins only.",
+    help="ort: fused for ONNX Runtime. portable: standard ONNX operators, and functions made of them for factorised "
+    "attention. tensorrt: for TensorRT 10.15 or newer, caches of factors in place. jetpack6: for TensorRT 10.3, custom "
+    "operators as plugins only.",
 )
 @click.option(
     "--max-context",

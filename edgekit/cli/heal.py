@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import click
@@ -92,4 +93,4 @@ def command(
         )
     if record["step"]:
         click.echo(f"distil  {record['step']:,} steps in {record['seconds'] / 60:.1f} minutes")
-    click.echo(f"next: edgekit export {destination} ...")
+    click.echo(f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype int4")

@@ -137,10 +137,11 @@ def _layer_rows(report: ParityReport) -> list[tuple[str, ...]]:
     rows = []
     for index in range(last + 1):
         # hidden.i is what layer i reads; row i shows what layer i-1 has made, in the order in which data flows.
+        # A cache of factors has several tensors of each kind, such as key_a and key_b.
         own = {
             "hidden": [s for s in stages if s.name == f"hidden.{index}"],
-            "key": [s for s in stages if s.name == f"cache.{index - 1}.key"],
-            "value": [s for s in stages if s.name == f"cache.{index - 1}.value"],
+            "key": [s for s in stages if s.name.startswith(f"cache.{index - 1}.key")],
+            "value": [s for s in stages if s.name.startswith(f"cache.{index - 1}.value")],
         }
         cells = [cell for kind in ("hidden", "key", "value") for cell in _cells(own[kind])]
         verdict = _verdict([stage for found in own.values() for stage in found])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -79,11 +80,11 @@ def command(
         click.echo(f"held-out loss  {trained.held_out_loss:.4f} nats/token, {trained.bits_per_byte:.4f} bits/byte")
         click.echo(f"cache          {2 * trained.cache_numbers_per_token:,} bytes/token in float16")
         if trained.finished:
-            click.echo(f"next: edgekit export {output} -o BUNDLE")
+            click.echo(f"next: edgekit export {shlex.quote(str(output))} -o BUNDLE --dtype fp16")
         else:
-            click.echo(
-                f"next: edgekit train {kind} --config {recipe_path} -o {output} --attention {attention} --resume"
-            )
+            again = ["train", kind, "--config", recipe_path, "-o", output, "--attention", attention]
+            again += [*(() if data is None else ("--data", data)), "--resume"]
+            click.echo(f"next: edgekit {shlex.join(map(str, again))}")
     if interrupted():
         raise click.exceptions.Exit(INTERRUPTED)
 

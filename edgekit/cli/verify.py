@@ -42,7 +42,8 @@ def command(bundle: Path, as_json: bool) -> None:
         raise BundleError(
             "a bundle's files must be as its manifest says",
             f"{len(bad)} of {len(checks)} files of {bundle} differ: {names}",
-            "remove files that are not listed; for others make the bundle again: edgekit export CHECKPOINT -o BUNDLE",
+            "remove files that are not listed; for others make the bundle again: "
+            "edgekit export CHECKPOINT -o BUNDLE --dtype DTYPE",
         )
     if not as_json:
         click.echo(f"{bundle}: {len(checks)} files, {opened.manifest.bytes:,} bytes, all as the manifest says")

@@ -107,7 +107,7 @@ def _quantized(checkpoint: Checkpoint, options: ExportOptions, progress: Progres
 
 
 def _write(graph: gs.Graph, folder: Path, progress: Progress, *, standard: bool) -> onnx.ModelProto:
-    """Write the model; a form of standard operators only must also pass the ONNX checker."""
+    """Write the model; forms without onnxruntime's own operators must also pass the ONNX checker."""
 
     def written(done: int, total: int) -> None:
         if done == 0:

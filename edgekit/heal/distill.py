@@ -31,11 +31,12 @@ class DistillOptions:
 
 @dataclass
 class Course:
-    """What a run can be continued from: steps done, seconds spent, the optimiser's state."""
+    """What a run can be continued from: steps done, seconds spent, the optimiser's state and its groups' base rates."""
 
     step: int = 0
     seconds: float = 0.0
     optimizer: dict[str, Any] | None = None
+    rates: list[float] | None = None
 
 
 def distill(
@@ -63,7 +64,8 @@ def distill(
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(groups(parameters, options.rate), betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0)
-    rates = [group["lr"] for group in optimizer.param_groups]
+    # Relative to the parameters as they were at the beginning, also for a run that goes on.
+    rates = course.rates = course.rates or [group["lr"] for group in optimizer.param_groups]
     if course.optimizer is not None:
         optimizer.load_state_dict(course.optimizer)
     began, saved, shown = time.monotonic() - course.seconds, time.monotonic(), int(course.seconds)
@@ -113,7 +115,9 @@ def divergence(student: Decoder, teacher: Decoder, ids: Tensor) -> tuple[Tensor,
         own = layer_output(student, layer, own)
         # By token: the few of huge norm would drown all others.
         energy = target.square().mean(-1)
-        errors.append(((own - target).square().mean(-1) / energy).mean())
+        error = (own - target).square().mean(-1) / energy
+        # Bounded: a token whose huge activation comes out on the wrong side must not outweigh all others.
+        errors.append((error / (1 + error)).mean())
     found = logits_of(student, own).log_softmax(-1)
     nats = functional.kl_div(found, wanted, reduction="none", log_target=True).sum(-1).mean()
     return nats, torch.stack(errors).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from edgekit.layers.decoder import Decoder
 from edgekit.models.registry import check_weights, model_from_checkpoint, model_on_meta
 from edgekit.progress import Progress
 
-WEIGHTS, STATE, LOG, OPTIMIZER = "trained.safetensors", "state.json", "losses.jsonl", "optimizer.pt"
+WEIGHTS, STATE, LOG, COURSE = "fitted.safetensors", "state.json", "losses.jsonl", "distilling.pt"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def heal(
     tokenizer = converted.tokenizer_files()["tokenizer.json"]
     tokens = calibration_tokens(tokenizer, text, options.sequences, options.length)
     folder = destination.with_name(f".{destination.name}.healing")
-    state = _begin(folder, converted, source, options, tokens, resume)
+    state = _begin(folder, converted, source, options, text, resume=resume, overwrite=overwrite)
     progress.stage("load")
     student = model_from_checkpoint(converted, max_positions=options.length)
     teacher = model_from_checkpoint(source, max_positions=options.length)
@@ -128,13 +129,20 @@ def check_heal_options(options: HealOptions) -> None:
 
 
 def _begin(
-    folder: Path, converted: Checkpoint, source: Checkpoint, options: HealOptions, tokens: Tensor, resume: bool
+    folder: Path,
+    converted: Checkpoint,
+    source: Checkpoint,
+    options: HealOptions,
+    text: str,
+    *,
+    resume: bool,
+    overwrite: bool,
 ) -> dict[str, Any]:
     """The state to go on from: that in the folder, or a fresh one."""
     job = {
         "converted": converted.files(),
         "source": source.files(),
-        "text": int(tokens.sum()),
+        "text": hashlib.sha256(text.encode()).hexdigest(),
         "options": {name: value for name, value in asdict(options).items() if name != "minutes"},
     }
     job = json.loads(json.dumps(job))
@@ -151,6 +159,12 @@ def _begin(
                 "give the same, or leave --resume out to begin again",
             )
         return state
+    if (folder / STATE).is_file() and not overwrite:
+        raise CheckpointError(
+            "a healing that was cut off is not thrown away unasked",
+            f"{folder} holds one",
+            "go on with --resume, or begin again with --overwrite",
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         path.unlink()
@@ -209,21 +223,25 @@ def _distil(
     progress: Progress,
 ) -> None:
     seconds = 60 * options.minutes
-    if seconds <= state["seconds"]:
+    if seconds == 0:
         return
     settings = DistillOptions(length=min(256, options.length))
     passages = calibration_tokens(tokenizer, text, 4 * options.sequences, settings.length)
     progress.stage("distil", round(seconds), "seconds")
-    progress.advance(int(state["seconds"]))
-    course = Course(state["step"], state["seconds"])
-    if (folder / OPTIMIZER).is_file() and course.step:
-        course.optimizer = torch.load(folder / OPTIMIZER, weights_only=True)
+    parameters = all_trained(student, options.also)
+    course = Course()
+    if (folder / COURSE).is_file():
+        kept = torch.load(folder / COURSE, weights_only=True)
+        student.load_state_dict(kept.pop("weights"), strict=False)
+        course = Course(**kept)
+    progress.advance(int(course.seconds))
 
     def keep(course: Course) -> None:
-        _save_weights(folder, student, options.also)
-        partial = folder / f"{OPTIMIZER}.partial"
-        torch.save(course.optimizer, partial)
-        partial.replace(folder / OPTIMIZER)
+        # One file, so that what it holds belongs together whenever the process dies.
+        weights = {name: parameter.detach() for name, parameter in parameters.items()}
+        partial = folder / f"{COURSE}.partial"
+        torch.save({"weights": weights, **vars(course)}, partial)
+        partial.replace(folder / COURSE)
         state.update(step=course.step, seconds=course.seconds)
         _save_state(folder, state)
 
@@ -231,7 +249,7 @@ def _distil(
         student,
         teacher,
         passages,
-        all_trained(student, options.also),
+        parameters,
         settings,
         seconds,
         course,

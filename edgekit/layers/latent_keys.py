@@ -47,18 +47,22 @@ class LatentKeyAttention(ValueSide):
         """[B, S, H, D], not rotated."""
         return split_last(self.q_proj(x), self.shape.num_heads, self.shape.head_dim)
 
+    def group_keys(self, latent: Tensor) -> Tensor:
+        """Keys [B, T, G, D], not rotated, of a latent [B, T, rank]."""
+        rebuilt = torch.matmul(latent, self.k_up) + self.k_bias
+        return split_last(rebuilt, self.shape.kv_heads, self.shape.head_dim)
+
     def keys(self, latent: Tensor) -> Tensor:
         """Keys of the H query heads [B, T, H, D], not rotated, of a latent [B, T, rank]."""
-        shape = self.shape
-        keys = split_last(torch.matmul(latent, self.k_up) + self.k_bias, shape.kv_heads, shape.head_dim)
-        share = shape.num_heads // shape.kv_heads
-        groups = torch.tensor([h // share for h in range(shape.num_heads)], dtype=torch.int64, device=latent.device)
-        return keys.index_select(2, groups)
+        return self.group_keys(latent).repeat_interleave(self.shape.num_heads // self.shape.kv_heads, 2)
 
     def forward(
         self, x: Tensor, past: tuple[Tensor, ...], attention_mask: Tensor, cos: Tensor, sin: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Output [B, S, hidden] and the present cache for x [B, S, hidden]; masks as in `causal_attention`."""
+        """Output [B, S, hidden] and the present cache for x [B, S, hidden]; masks as in `causal_attention`.
+
+        But for one thing: what a padding token holds is emptied for its own row too, which nobody reads.
+        """
         compute = torch.float64 if x.dtype == torch.float64 else torch.float32
         present_key = tpa_append(past[0], split_last(self.k_proj(x), 1, self.factors.key.rank), attention_mask)
         present_value = tpa_append(past[1], self.value_rows(x), attention_mask)
@@ -68,16 +72,23 @@ class LatentKeyAttention(ValueSide):
 
         positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
         cos, sin = cos.to(compute)[positions], sin.to(compute)[positions]
-        query = _rotated(self.query(x).to(compute), cos[:, first:], sin[:, first:]).transpose(1, 2)  # [B, H, S, D]
-        key = _rotated(self.keys(latent.squeeze(2)).to(compute), cos, sin).permute(0, 2, 3, 1)  # [B, H, D, T]
+        query = _rotated(self.query(x).to(compute), cos[:, first:], sin[:, first:])
+        key = _rotated(self.group_keys(latent.squeeze(2)).to(compute), cos, sin).permute(0, 2, 3, 1)  # [B, G, D, T]
+        # Heads of a group share its key: [B, S, H, D] to [B, G, S * (H / G), D], so that no key is copied.
+        share = self.shape.num_heads // self.shape.kv_heads
+        query = torch.unflatten(query, 2, (-1, share)).permute(0, 2, 1, 3, 4).flatten(2, 3)
         slots = torch.arange(attention_mask.shape[1], device=x.device)
         slot_i = slots[first:][:, None]
         visible = (slots <= slot_i) & (real[:, None] | (slots == slot_i))
-        scores = torch.matmul(query, key) * self.shape.scale
-        weights = scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1)
-        # [B, T, R_V, E] to [B, H, T, E]: the static factor mixes the rows for each head.
-        mixed = torch.einsum("uh,btue->bhte", self.a_v.to(compute), value.to(compute))
-        output = torch.matmul(weights, mixed).transpose(1, 2)
+        scores = torch.unflatten(torch.matmul(query, key), 2, (-1, share)).transpose(2, 3).flatten(1, 2)
+        scores = scores * self.shape.scale
+        weights = scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1)  # [B, H, S, T]
+        # The rows are summed as they are; the static factor weights the sums, not T rows per head.
+        rows, width = self.factors.value.rows(), self.factors.value.row_size(self.shape.head_dim)
+        sums = torch.matmul(weights.flatten(1, 2), value.to(compute).flatten(2))
+        sums = torch.unflatten(sums, 1, (self.shape.num_heads, -1))
+        factors = self.a_v.to(compute).T[:, None, :, None]  # [H, 1, R_V, 1]
+        output = (torch.unflatten(sums, -1, (rows, width)) * factors).sum(-2).transpose(1, 2)
         return self.project(output.to(x.dtype)), (present_key, present_value)
 
 

@@ -31,6 +31,8 @@ def static_b_attention(
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Append a_k and a_v to the cache and attend causally, with the masks and positions of `causal_attention`.
 
+    But for one thing: what a padding token holds is emptied for its own row too, which nobody reads.
+
     Args:
         query: [B, S, H, D], not rotated.
         a_k: [B, S, R_K, H].

@@ -18,6 +18,9 @@ from edgekit.layers.latent_keys import LatentKeyAttention
 from edgekit.layers.mlp import GatedMLP
 from edgekit.layers.static_factors import LayerFactors, StaticFactorAttention
 
+#: The cache is not plain keys and values: `edgekit inspect`, which reads this line, asks the model for its size.
+CACHE_OF_FACTORS = True
+
 
 @dataclass(frozen=True)
 class Config(DecoderConfig):

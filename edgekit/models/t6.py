@@ -21,6 +21,9 @@ from edgekit.layers.mlp import GatedMLP
 from edgekit.layers.rotary import Rotary, RotaryTables
 from edgekit.layers.tpa import CONTEXTUAL, TPAAttention, TPAShape
 
+#: The cache is not plain keys and values: `edgekit inspect`, which reads this line, asks the model for its size.
+CACHE_OF_FACTORS = True
+
 
 @dataclass(frozen=True)
 class Config(DecoderConfig):

@@ -15,7 +15,7 @@ from edgekit.errors import EdgekitError
 #: Tried in this order where CXX names none.
 NAMES = ("c++", "g++", "clang++")
 #: Where nothing suitable is installed.
-INSTALL = "install one: apt install g++, or set CXX to a C++17 compiler; without it the operators run as standard ones"
+INSTALL = "install one: apt install g++, or set CXX to a C++17 compiler"
 #: The library is compiled where it runs, so it may use all that this processor has.
 _NATIVE = "-mcpu=native" if platform.machine() == "aarch64" else "-march=native"
 FLAGS = ("-std=c++17", "-O3", _NATIVE, "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-z,defs")

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.ops.generate import HEADER, header
+from edgekit.ops.native_pieces import native_files, role
 from edgekit.ops.spec import OpSpec
 
 PACKAGE = Path(__file__).parent
 _REPOSITORY = Path(__file__).parents[2] / "plugins"
 #: Native sources: of the repository, or the copy that an installed package carries.
 PLUGINS = _REPOSITORY if _REPOSITORY.is_dir() else Path(__file__).parents[1] / "native" / "sources"
+#: Tests of the operators, in the repository only.
+TESTS = _REPOSITORY.parent / "tests" / "ops" if _REPOSITORY.is_dir() else None
+#: Each form other than the reference is held to it by one.
+_BACKENDS = ("cuda_on_host", "onnx_function", "onnx_native", "torch_blocked")
 
 
 @dataclass(frozen=True)
@@ -29,32 +34,46 @@ class Piece:
     defines: str = ""
 
 
-def pieces(spec: OpSpec, package: Path = PACKAGE, plugins: Path = PLUGINS) -> list[Piece]:
-    """Every file that the operator must have; those that exist in traces only have no native code and no body."""
-    stem, native = spec.stem, plugins / spec.stem
+def pieces(spec: OpSpec, package: Path = PACKAGE, plugins: Path = PLUGINS, tests: Path | None = TESTS) -> list[Piece]:
+    """Every file that the operator must have; those that exist in traces only have no native code and no body.
+
+    Args:
+        tests: of the operators; None in an installed package, which has none.
+    """
+    stem = spec.stem
     python = [
         Piece("specification", package / "specs" / f"{stem}.py", "SPEC"),
         Piece("PyTorch reference", package / f"{stem}.py", stem),
     ]
     if spec.trace_only:
         return python
-    return [
-        *python,
+    python += [
+        Piece("torch.library operator", package / f"{stem}.py", "OP"),
+        Piece("its fake and its gradient, for all operators", package / "torch_op.py", "register"),
+        Piece("ONNX translation, for all operators", package / "translate.py", "translation_table"),
         Piece("ONNX function body", package / "functions" / f"{stem}.py", "function"),
         Piece("cases", package / "cases" / f"{stem}.py", "cases"),
-        Piece("generated header", native / HEADER),
-        Piece("shared numerics", plugins / "common" / "core.h"),
-        Piece("CUDA kernel", native / "kernel.cuh"),
-        Piece("TensorRT plugin", native / "plugin.cpp"),
-        Piece("CPU kernel", native / "cpu.cpp"),
-        Piece("documentation of the native code", native / "README.md"),
+    ]
+    native = [Piece(role(path), path) for path in native_files(stem, plugins)]
+    fields = Piece("plugin fields, for all operators", plugins / "common" / "trt_creator.h")
+    native = [fields, *(piece for piece in native if piece.path != fields.path)]
+    return [*python, *native, *_parity_pieces(tests)]
+
+
+def _parity_pieces(tests: Path | None) -> list[Piece]:
+    if tests is None:
+        return []
+    backends = sorted({*_BACKENDS, *(path.stem for path in (tests / "backends").glob("[!_]*.py"))})
+    return [
+        Piece("parity test", tests / "test_parity.py", "test_equals_the_reference"),
+        *(Piece(f"parity backend {name}", tests / "backends" / f"{name}.py", "run") for name in backends),
     ]
 
 
-def defects(spec: OpSpec, package: Path = PACKAGE, plugins: Path = PLUGINS) -> list[str]:
+def defects(spec: OpSpec, package: Path = PACKAGE, plugins: Path = PLUGINS, tests: Path | None = TESTS) -> list[str]:
     """What is missing or stale, in words; empty for a complete operator."""
     found = []
-    for piece in pieces(spec, package, plugins):
+    for piece in pieces(spec, package, plugins, tests):
         if not piece.path.is_file() or not piece.path.read_bytes().strip():
             found.append(f"{piece.role} is missing: {piece.path}")
         elif piece.defines and piece.defines not in _top_level_names(piece.path):

@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx
 
+from edgekit.contract import OPERATOR_DOMAIN
 from edgekit.errors import RewriteError
 
 if sys.version_info >= (3, 11):
@@ -20,8 +21,6 @@ else:
 
 TABLES = Path(__file__).parent / "known"
 
-#: Operators of edgekit become plugins; they are not in the table.
-_PLUGIN_DOMAIN = "edgekit"
 #: The input that the types of the table are about, where it is not the first.
 _DATA_INPUT = {"Where": 1}
 
@@ -102,7 +101,7 @@ def check_operators(model: onnx.ModelProto, table: OperatorTable) -> list[Unsupp
 
 
 def _reasons(node: onnx.NodeProto, table: OperatorTable, types: dict[str, str], constants: set[str]) -> Iterator[str]:
-    if node.domain == _PLUGIN_DOMAIN:
+    if node.domain == OPERATOR_DOMAIN:  # becomes a plugin
         written = {attribute.name for attribute in node.attribute}
         missing = sorted({"plugin_namespace", "plugin_version"} - written)
         if missing:

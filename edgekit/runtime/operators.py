@@ -15,7 +15,7 @@ from typing import Any
 
 from edgekit import contract
 from edgekit.bundle import Bundle
-from edgekit.errors import SessionError
+from edgekit.errors import EdgekitError, SessionError
 
 #: What may be asked for: the library where it can be had, the library or an error, the function bodies.
 CHOICES = ("auto", "native", "functions")
@@ -45,13 +45,19 @@ class OperatorSupport:
 
 #: Of a graph without custom operators.
 NO_OPERATORS = OperatorSupport(None, "")
+_PLUGINS_ONLY = f"the form {contract.FORM_JETPACK6} has its operators as plugins only, so here they must run natively"
 
 
-def operator_support(operators: Sequence[str], backend: str, choice: str = "auto") -> OperatorSupport:
-    """How these operators (their names) run on a backend.
+def operator_support(
+    operators: Sequence[str], backend: str, choice: str = "auto", *, bodies: bool = True
+) -> OperatorSupport:
+    """How these operators (their names) run on a backend. Says on stderr, once, why the library cannot be had.
+
+    Args:
+        bodies: whether the graph carries function bodies; without them the operators run natively or not at all.
 
     Raises:
-        SessionError: `choice` is unknown, or "native" cannot be had.
+        SessionError: `choice` is unknown; or the operators must run natively and cannot.
     """
     if choice not in CHOICES:
         raise SessionError(f"operators run as one of {', '.join(CHOICES)}", f"{choice!r} was asked for")
@@ -59,47 +65,53 @@ def operator_support(operators: Sequence[str], backend: str, choice: str = "auto
         return NO_OPERATORS
     names = " and ".join(operators)
     if choice == "functions":
-        return OperatorSupport(None, f"{names} as standard operators, as asked")
+        if bodies:
+            return OperatorSupport(None, f"{names} as standard operators, as asked")
+        raise SessionError(
+            _PLUGINS_ONLY, "standard operators were asked for", "leave --operators out, or export another --form"
+        )
+    missing = None
     if backend != "cpu":
-        why = f"the native library is for the CPU, the backend is {backend}"
-        next_step = "choose --backend cpu, or --operators functions"
+        why, next_step = f"the native library is for the CPU, the backend is {backend}", "choose --backend cpu"
     else:
         library = _library()
         if isinstance(library, Path):
             return OperatorSupport(library, f"{names} native")
-        why, next_step = library
+        missing, why, next_step = library, library.fact or library.rule, library.next_step
+    if not bodies:
+        raise SessionError(_PLUGINS_ONLY, why, f"{next_step}; or export another --form")
     if choice == "native":
-        raise SessionError(f"{names} must run natively, as asked", why, next_step)
+        raise SessionError(
+            f"{names} must run natively, as asked",
+            why,
+            f"{next_step}; or choose --operators functions, which is slower",
+        )
+    if missing is not None:
+        _note(f"note: {missing}\nuntil then, operators run as standard ones, which is slower")
     return OperatorSupport(None, f"{names} as standard operators, slower, because {why}")
 
 
 def support_for(bundle: Bundle, backend: str, choice: str = "auto") -> OperatorSupport:
-    """`operator_support` for a bundle's operators.
-
-    Raises:
-        SessionError: see `operator_support`; or the bundle's form holds no function bodies and they would have to run.
-    """
+    """`operator_support` for a bundle's operators."""
     manifest = bundle.manifest
-    support = operator_support([use.name for use in manifest.operators], backend, choice)
-    if manifest.form == contract.FORM_JETPACK6 and support.description and support.library is None:
-        raise SessionError(
-            f"the form {manifest.form} has its operators as plugins only, so here they must run natively",
-            support.description,
-            "run it with --backend cpu on a machine with a C++ compiler, or export another --form",
-        )
-    return support
+    names = [use.name for use in manifest.operators]
+    return operator_support(names, backend, choice, bodies=manifest.form != contract.FORM_JETPACK6)
 
 
 @cache
-def _library() -> Path | tuple[str, str]:
-    """The native library, built once where need be; or why there is none and what to do."""
+def _library() -> Path | EdgekitError:
+    """The native library, built once where need be; or why there is none."""
     from edgekit.native import NativeUnavailable, ort_library
 
     try:
         return ort_library(_say)
     except NativeUnavailable as error:
-        _say(f"note: {error}")
-        return error.fact or error.rule, error.next_step
+        return error
+
+
+@cache
+def _note(text: str) -> None:
+    _say(text)
 
 
 def _say(text: str) -> None:

@@ -19,10 +19,14 @@ STATE_FILE = "state.pt"
 
 @dataclass
 class History:
-    """What is told about a run: per entry of `training` and `held_out` the step and the mean loss in nats per token."""
+    """What is told about a run: per entry of `training` and `held_out` the step and the mean loss in nats per token.
+
+    `recent` holds the losses of the single steps since the last entry of `training`: the next entry is their mean.
+    """
 
     training: list[tuple[int, float]] = field(default_factory=list)
     held_out: list[tuple[int, float]] = field(default_factory=list)
+    recent: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -50,6 +54,7 @@ def save_state(directory: Path, state: State) -> None:
         "optimizer": state.optimizer,
         "training": state.history.training,
         "held_out": state.history.held_out,
+        "recent": state.history.recent,
         "seconds": state.history.seconds,
         "identity": state.identity,
     }
@@ -76,6 +81,7 @@ def load_state(directory: Path, identity: str) -> State | None:
         history = History(
             [(int(step), float(loss)) for step, loss in content["training"]],
             [(int(step), float(loss)) for step, loss in content["held_out"]],
+            [float(loss) for loss in content["recent"]],
             float(content["seconds"]),
         )
         state = State(content["step"], content["model"], content["optimizer"], history, content["identity"])

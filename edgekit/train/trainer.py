@@ -65,7 +65,6 @@ class Trainer:
             model.load_state_dict(state.model)
             self.optimizer.load_state_dict(state.optimizer)
             self.step, self.history = state.step, state.history
-        self._losses: list[float] = []
 
     @property
     def finished(self) -> bool:
@@ -88,12 +87,12 @@ class Trainer:
         table, started = self.table, time.monotonic() - self.history.seconds
         progress.stage("training", table.steps - self.step, "steps")
         while not self.finished and not stop():
-            self._losses.append(self._one_step())
+            self.history.recent.append(self._one_step())
             self.history.seconds = time.monotonic() - started
             if self.step % AVERAGED == 0 or self.finished:
-                mean = sum(self._losses) / len(self._losses)
+                mean = sum(self.history.recent) / len(self.history.recent)
                 self.history.training.append((self.step, mean))
-                self._losses = []
+                self.history.recent = []
             if self.step % table.evaluate_every == 0 and not self.finished:
                 loss = self.held_out_loss(table.evaluate_windows)
                 self.history.held_out.append((self.step, loss))

@@ -15,7 +15,9 @@ __device__ inline void copy_block(T* dst, const T* src, std::size_t count) {
   for (std::size_t i = threadIdx.x; i < count; i += kAppendThreads) dst[i] = src[i];
 }
 
-// Rotate `rows` rows of D elements per token. Source and destination are dense from the block's first token on.
+// Rotate `rows` rows of D elements per token. Source and destination are dense from the block's first token on. A
+// position or a frequency that the tables do not have is the caller's error, which only the device can see: it becomes
+// NaN, which is neither a wild read nor passes for a right answer.
 template <class T, class To>
 __device__ inline void rotate_block(const TpaAttentionParams& p, To* dst, const T* src, int tokens, int rows,
                                     const int* positions) {
@@ -25,9 +27,14 @@ __device__ inline void rotate_block(const TpaAttentionParams& p, To* dst, const 
   for (int i = threadIdx.x; i < tokens * pairs; i += kAppendThreads) {
     const int token = i / pairs, row = i / half, pair = i % half;
     const std::size_t at = static_cast<std::size_t>(row) * p.key_size + pair;
-    const std::size_t angle = static_cast<std::size_t>(positions[token]) * p.rotary_columns + p.frequencies[pair];
+    const std::int64_t column = p.frequencies[pair];
+    A c = A(NAN), s = A(NAN);
+    if (positions[token] < p.rotary_rows && column >= 0 && column < p.rotary_columns) {
+      const std::size_t angle = static_cast<std::size_t>(positions[token]) * p.rotary_columns + column;
+      c = to_accum(cos[angle]), s = to_accum(sin[angle]);
+    }
     A x1 = to_accum(src[at]), x2 = to_accum(src[at + half]);
-    rotate_pair(x1, x2, A(to_accum(cos[angle])), A(to_accum(sin[angle])));
+    rotate_pair(x1, x2, c, s);
     dst[at] = from_accum<To>(x1);
     dst[at + half] = from_accum<To>(x2);
   }
@@ -57,9 +64,7 @@ __global__ void __launch_bounds__(kAppendThreads) tpa_append_kernel(const TpaAtt
   if (tid < tokens) {
     count = counts[0];
     for (int token = 0; token <= tid; ++token) count += mask[past + first + token] != 0;
-    const int position = position_of(count);
-    // A mask with more tokens than the table has rows is the caller's error; it must not become a wild read.
-    positions[tid] = position < p.rotary_rows ? position : p.rotary_rows - 1;
+    positions[tid] = position_of(count);
   }
   __syncthreads();
 

@@ -50,7 +50,7 @@ struct TpaAttentionParams {
   const std::int64_t* attention_mask = nullptr;  // [B,T]
   const void* cos = nullptr;                     // [rotary_rows,F]
   const void* sin = nullptr;                     // [rotary_rows,F]
-  const std::int64_t* frequencies = nullptr;     // [D/2], columns of cos and sin
+  const std::int64_t* frequencies = nullptr;     // [D/2], columns of cos and sin; others, and positions, become NaN
 
   void* output = nullptr;       // [B,S,H,E]
   void* present_a_k = nullptr;  // like the past tensors, with present_slots slots; may be the past tensor itself
@@ -62,7 +62,8 @@ struct TpaAttentionParams {
   int splits = 0;           // 0: chosen by the launcher. Anything else is for tests.
 };
 
-// Why these sizes cannot be run, or nullptr. Looks at sizes only, not at pointers.
+// Why these sizes cannot be run, or nullptr. Looks at sizes only, not at pointers: whether a position is a row of cos
+// depends on the mask, so T may be larger than rotary_rows.
 const char* tpa_attention_problem(Element element, const TpaAttentionParams& params);
 
 // Bytes of workspace, the same for all element types of a device. Never less for larger batch, fresh, total or

@@ -21,6 +21,8 @@ import pytest
 from edgekit.build.plugin_library import Toolchain, plugin_library
 from edgekit.build.profile import decoder_axes
 from edgekit.files import cache_dir
+from tests import tools
+from tests.tools import lacking
 
 #: Carries the headers of TensorRT 10.14.1 (Apache-2.0). Nothing of it is run.
 HEADERS_PACKAGE = "kernel-lens==2.0.1"
@@ -57,16 +59,16 @@ def fetch(package: str, sha256: str, folder: Path, *arguments: str) -> Path:
         shutil.rmtree(folder)
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         assert "THESE PACKAGES DO NOT MATCH THE HASHES" not in done.stderr, reason
-        pytest.skip(f"{package} cannot be fetched: {reason}")
+        lacking(f"{package} cannot be fetched: {reason}")
     return next(folder.glob("*.whl"))
 
 
 @pytest.fixture(scope="session")
 def nvcc() -> Path:
-    found = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
-    if not Path(found).is_file():
-        pytest.skip("nvcc is not installed")
-    return Path(found)
+    found = tools.nvcc()
+    if found is None:
+        lacking(tools.no_nvcc() or "")
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +86,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         pytest.skip("TensorRT-RTX is installed on x86-64 Linux only")
     if importlib.util.find_spec("tensorrt_rtx") is None:
-        pytest.skip("tensorrt-rtx-cu13 is not installed")
+        lacking("tensorrt-rtx-cu13 is not installed")
 
     def run(
         model: onnx.ModelProto | Path,

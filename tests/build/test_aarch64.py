@@ -13,6 +13,7 @@ from edgekit.build.plugin_library import Toolchain, plugin_library
 from edgekit.files import cache_dir
 from tests.build.conftest import fetch
 from tests.build.graphs import ATTRIBUTES
+from tests.tools import lacking
 
 COMPILER = "aarch64-linux-gnu-g++-12"
 EMULATOR = "qemu-aarch64-static"
@@ -27,7 +28,7 @@ PLATFORM = ("--only-binary=:all:", "--platform", "manylinux2014_aarch64")
 def toolchain(tensorrt_include: Path, nvcc: Path) -> Toolchain:
     for tool, package in ((COMPILER, "g++-12-aarch64-linux-gnu"), (EMULATOR, "qemu-user-static")):
         if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed (apt install {package})")
+            lacking(f"{tool} is not installed (apt install {package})")
     folder = cache_dir() / "cuda-runtime-aarch64" / CUDA_RUNTIME_SHA256[:16]
     library = folder / "nvidia" / "cu13" / "lib"
     if not library.is_dir():

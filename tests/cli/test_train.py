@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from edgekit.cli.main import main
 from tests.train.conftest import RECIPE, text
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, verb: str = "train") -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as stopped:
-        main(["train", *arguments])
+        main([verb, *arguments])
     captured = capsys.readouterr()
     return int(stopped.value.code or 0), captured.out, captured.err
 
@@ -21,9 +22,16 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
     """Options for a recipe, a text and an output directory."""
-    (tmp_path / "tiny.toml").write_text(RECIPE.replace("steps = 120", "steps = 12"))
-    (tmp_path / "text.txt").write_text(text())
-    return ["--config", str(tmp_path / "tiny.toml"), "--data", str(tmp_path / "text.txt"), "-o", str(tmp_path / "out")]
+    (tmp_path / "tiny.toml").write_text(RECIPE.replace("steps = 200", "steps = 12"))
+    (tmp_path / "a text.txt").write_text(text())
+    return [
+        "--config",
+        str(tmp_path / "tiny.toml"),
+        "--data",
+        str(tmp_path / "a text.txt"),
+        "-o",
+        str(tmp_path / "out"),
+    ]
 
 
 def test_json_and_files(capsys: pytest.CaptureFixture[str], files: list[str], tmp_path: Path) -> None:
@@ -39,15 +47,28 @@ def test_json_and_files(capsys: pytest.CaptureFixture[str], files: list[str], tm
     assert names >= {"model.safetensors", "config.json", "tokenizer.json", "generation_config.json", "history.json"}
 
 
-def test_stopping_after_minutes_and_resuming(capsys: pytest.CaptureFixture[str], files: list[str]) -> None:
+def test_stopping_after_minutes_and_resuming(
+    capsys: pytest.CaptureFixture[str], files: list[str], tmp_path: Path
+) -> None:
+    """Each printed command works, whatever the paths hold."""
     code, out, _ = run(capsys, "t6", *files, "--attention", "gqa", "--minutes", "0")
     assert code == 0
     assert "steps          0 of 12" in out
-    assert "--attention gqa --resume" in out
-    code, out, _ = run(capsys, "t6", *files, "--attention", "gqa", "--resume")
-    assert code == 0
+    (line,) = (line for line in out.splitlines() if line.startswith("next: "))
+    words = shlex.split(line)
+    assert words[1:4] == ["edgekit", "train", "t6"]
+    # The hint as it stands goes on, with the same text.
+    code, out, err = run(capsys, *words[3:])
+    assert code == 0, err
+    assert "no state to resume" not in err
     assert "steps          12 of 12" in out
-    assert "next: edgekit export" in out
+    (line,) = (line for line in out.splitlines() if line.startswith("next: "))
+    bundle = tmp_path / "a bundle"
+    code, _, err = run(
+        capsys, *(str(bundle) if word == "BUNDLE" else word for word in shlex.split(line)[3:]), verb="export"
+    )
+    assert code == 0, err
+    assert (bundle / "manifest.json").is_file()
 
 
 @pytest.mark.parametrize(

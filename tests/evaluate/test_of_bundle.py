@@ -21,7 +21,6 @@ from edgekit.evaluate.text import encoded_text
 from edgekit.evaluate.windows import WindowPlan, plan_of
 from edgekit.models.registry import model_from_checkpoint
 from edgekit.parity.reference_perplexity import perplexity_of_checkpoint
-from edgekit.parity.torch_session import empty_past
 from edgekit.progress import SilentProgress
 
 
@@ -39,7 +38,7 @@ def plain_perplexity(checkpoint: Checkpoint, tokens: list[int], context: int, st
     for start in range(0, len(tokens), stride):
         end = min(start + context, len(tokens))
         ids = torch.tensor([tokens[start:end]])
-        logits = model(ids, torch.ones_like(ids), empty_past(model, 1), torch.tensor([0])).logits[0].double()
+        logits = model(ids, torch.ones_like(ids), model.empty_cache(1), torch.tensor([0])).logits[0].double()
         for place in range(max(start + 1, covered), end):
             nats -= float(logits[place - start - 1].log_softmax(0)[tokens[place]])
             count += 1

@@ -14,10 +14,10 @@ from edgekit.bundle import Bundle
 from edgekit.checkpoint import Checkpoint, open_checkpoint
 from edgekit.errors import ExportError, RewriteError, SessionError
 from edgekit.models.registry import model_from_checkpoint
-from edgekit.native import NativeUnavailable, ort_library
 from edgekit.parity.torch_session import TorchSession
 from edgekit.runtime.session import session_from_bundle
 from tests.parity.tiny_models import export, write_checkpoint
+from tests.tools import no_native_compiler
 
 TEXTS = np.random.default_rng(0).integers(3, 90, (2, 23))
 CALLS = (9, 1, 2, 11)
@@ -60,17 +60,9 @@ def bundles(
     return make
 
 
-def native() -> str | None:
-    try:
-        ort_library(lambda text: None)
-    except NativeUnavailable as error:
-        return str(error)
-    return None
-
-
 OPERATORS = [
     "functions",
-    pytest.param("native", marks=pytest.mark.skipif(native() is not None, reason=f"no native operators: {native()}")),
+    pytest.param("native", marks=pytest.mark.skipif(bool(no_native_compiler()), reason=no_native_compiler() or "")),
 ]
 
 
@@ -126,7 +118,7 @@ def test_the_form_for_jetpack_6_has_plugins_only(
     assert max(entry.version for entry in model.opset_import if not entry.domain) <= 20
     with pytest.raises(SessionError, match="plugins only"):
         session_from_bundle(bundle, operators="functions")
-    if native() is None:
+    if no_native_compiler() is None:
         expected = TorchSession(model_from_checkpoint(checkpoints("t6"))).forward(TEXTS, keep=0)
         np.testing.assert_allclose(in_calls(bundle, "native"), expected, atol=2e-4, rtol=1e-3)
 
@@ -152,7 +144,7 @@ def test_half_precision(
 
 
 def test_rolling_back_forgets_factors(bundles: Callable[..., Bundle]) -> None:
-    for operators in ("functions", *([] if native() else ["native"])):
+    for operators in ("functions", *([] if no_native_compiler() else ["native"])):
         session = session_from_bundle(bundles("t6", "ort", "fp32"), threads=1, operators=operators)
         whole = session.forward(TEXTS, keep=0)
         session.rollback(11)

@@ -14,7 +14,7 @@ from edgekit.layers.decoder import DEFAULT_POSITION_LIMIT
 from edgekit.layers.rotary import rotary_tables
 from edgekit.models import registry
 
-KNOWN = ["gemma3_text", "llama", "mistral", "qwen2", "qwen3"]
+KNOWN = ["gemma3_text", "llama", "llama_tpa", "mistral", "qwen2", "qwen3", "t6"]
 
 
 @pytest.fixture

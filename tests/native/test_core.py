@@ -11,6 +11,7 @@ import pytest
 
 from edgekit.native.compiler import Compiler
 from edgekit.native.source_files import SOURCES
+from tests.tools import lacking
 
 DRIVER = Path(__file__).parent / "core_driver.cpp"
 SANITIZED = ("-O1", "-g", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
@@ -33,10 +34,12 @@ def test_baseline_instruction_set(compiler: Compiler, tmp_path: Path) -> None:
 
 def test_aarch64(tmp_path: Path) -> None:
     """Another architecture: cross-compiled and run by an emulator."""
-    names = ("aarch64-linux-gnu-g++", "qemu-aarch64-static")
-    cross, emulator = map(shutil.which, names)
+    cross = shutil.which("aarch64-linux-gnu-g++") or shutil.which("aarch64-linux-gnu-g++-12")
+    emulator = shutil.which("qemu-aarch64-static")
     if cross is None or emulator is None:
-        pytest.skip(f"needs {' and '.join(names)} (apt install g++-aarch64-linux-gnu qemu-user-static)")
+        lacking(
+            "aarch64-linux-gnu-g++ or qemu-aarch64-static is not installed (g++-12-aarch64-linux-gnu qemu-user-static)"
+        )
     drive(Compiler((cross,), ""), tmp_path, ("-O2", "-static"), 20, emulator)
 
 

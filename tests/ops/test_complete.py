@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgekit.ops.pieces import PACKAGE, PLUGINS, defects, pieces
+from edgekit.ops.pieces import PACKAGE, PLUGINS, TESTS, defects, pieces
 from edgekit.ops.registry import operator, stems
 from edgekit.ops.shapes import evaluate
 from edgekit.ops.spec import OpSpec
@@ -72,50 +72,97 @@ def test_the_specification_of_an_operator_of_traces_is_that_of_its_reference() -
 
 
 @pytest.fixture
-def copied(tmp_path: Path) -> tuple[Path, Path]:
-    """The operator package and the native sources, to damage."""
-    package, plugins = tmp_path / "ops", tmp_path / "plugins"
-    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(PLUGINS, plugins)
-    for spec in NATIVE:  # Documentation that is still to be written must not hide what is tested here.
-        (plugins / spec.stem / "README.md").touch()
-        (plugins / spec.stem / "README.md").write_text("text")
-    return package, plugins
+def copied(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """The operator package, the native sources and the tests of operators, to damage."""
+    assert TESTS is not None
+    copies = tmp_path / "ops", tmp_path / "plugins", tmp_path / "tests"
+    for source, copy in zip((PACKAGE, PLUGINS, TESTS), copies, strict=True):
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copies
 
 
 ALL_PIECES = [(spec, piece.role) for spec in SPECS for piece in pieces(spec)]
 
 
 @pytest.mark.parametrize(("spec", "role"), ALL_PIECES, ids=[f"{spec.name}-{role}" for spec, role in ALL_PIECES])
-def test_a_missing_piece_is_reported(spec: OpSpec, role: str, copied: tuple[Path, Path]) -> None:
+def test_a_missing_piece_is_reported(spec: OpSpec, role: str, copied: tuple[Path, Path, Path]) -> None:
     assert defects(spec, *copied) == []
     path = next(piece.path for piece in pieces(spec, *copied) if piece.role == role)
+    of_this_file = [piece.role for piece in pieces(spec, *copied) if piece.path == path]
     path.unlink()
-    assert defects(spec, *copied) == [f"{role} is missing: {path}"]
+    assert defects(spec, *copied) == [f"{other} is missing: {path}" for other in of_this_file]
 
 
-def test_an_empty_piece_is_reported(copied: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("spec", NATIVE, ids=lambda spec: spec.name)
+def test_every_native_file_is_a_piece_with_a_role_of_its_own(spec: OpSpec) -> None:
+    found = pieces(spec)
+    assert len({piece.role for piece in found}) == len(found)
+    assert set((PLUGINS / spec.stem).iterdir()) <= {piece.path for piece in found}
+    assert not [piece.role for piece in found if piece.role.startswith("native source")]
+
+
+def test_the_parts_of_the_kernels_are_pieces() -> None:
+    found = {piece.path.name: piece.role for piece in pieces(operator("TPAAttention"))}
+    for name, role in (
+        ("kernel_decode.cuh", "CUDA kernel, decode"),
+        ("kernel_float16.cu", "CUDA kernel, compiled for float16"),
+        ("launch.cpp", "launcher of the CUDA kernel"),
+        ("cpu_task.h", "CPU kernel, task"),
+        ("host_test.cpp", "CUDA kernel on the CPU, for tests"),
+        ("device.cuh", "shared header device.cuh"),
+        ("translate.py", "ONNX translation, for all operators"),
+        ("torch_op.py", "its fake and its gradient, for all operators"),
+        ("test_parity.py", "parity test"),
+        ("cuda_on_host.py", "parity backend cuda_on_host"),
+    ):
+        assert found[name] == role
+    assert found["trt_creator.h"] == "plugin fields, for all operators"
+
+
+def test_a_kernel_that_is_compiled_for_no_type_is_reported(copied: tuple[Path, Path, Path]) -> None:
+    spec = operator("TPAAttention")
+    folder = copied[1] / spec.stem
+    for path in folder.glob("*.cu"):
+        path.unlink()
+    assert defects(spec, *copied) == [f"CUDA kernel, compiled is missing: {folder / 'kernel.cu'}"]
+
+
+def test_a_reference_without_its_operator_for_torch_is_reported(copied: tuple[Path, Path, Path]) -> None:
+    spec = operator("TPAAttention")
+    path = copied[0] / "tpa_attention.py"
+    path.write_text(path.read_text().replace("\nOP = register(", "\nOTHER = register("))
+    assert defects(spec, *copied) == [f"torch.library operator does not define `OP`: {path}"]
+
+
+def test_an_installed_package_has_neither_tests_nor_documentation(copied: tuple[Path, Path, Path]) -> None:
+    for path in copied[1].rglob("*.md"):
+        path.unlink()
+    for spec in NATIVE:
+        assert defects(spec, *copied[:2], None) == []
+
+
+def test_an_empty_piece_is_reported(copied: tuple[Path, Path, Path]) -> None:
     spec = operator("TPAAttention")
     kernel = copied[1] / spec.stem / "cpu.cpp"
     kernel.write_text("\n")
     assert defects(spec, *copied) == [f"CPU kernel is missing: {kernel}"]
 
 
-def test_a_file_without_its_function_is_reported(copied: tuple[Path, Path]) -> None:
+def test_a_file_without_its_function_is_reported(copied: tuple[Path, Path, Path]) -> None:
     spec = operator("TPAAttention")
     body = copied[0] / "functions" / "tpa_attention.py"
     body.write_text("def something_else():\n    pass\n")
     assert defects(spec, *copied) == [f"ONNX function body does not define `function`: {body}"]
 
 
-def test_a_stale_header_is_reported(copied: tuple[Path, Path]) -> None:
+def test_a_stale_header_is_reported(copied: tuple[Path, Path, Path]) -> None:
     spec = operator("TPAAttention")
     changed = dataclasses.replace(spec, attributes=spec.attributes[1:])
     (defect,) = defects(changed, *copied)
     assert "generated.h is stale: run `python -m edgekit.ops.generate`" in defect
 
 
-def test_a_missing_tolerance_source_or_meaning_is_reported(copied: tuple[Path, Path]) -> None:
+def test_a_missing_tolerance_source_or_meaning_is_reported(copied: tuple[Path, Path, Path]) -> None:
     spec = operator("TPAAttention")
     axis = dataclasses.replace(spec.axes[0], meaning=" ")
     changed = dataclasses.replace(
@@ -128,8 +175,12 @@ def test_a_missing_tolerance_source_or_meaning_is_reported(copied: tuple[Path, P
     ]
 
 
-def test_an_operator_of_which_only_the_specification_exists_is_reported(copied: tuple[Path, Path]) -> None:
+def test_an_operator_of_which_only_the_specification_exists_is_reported(copied: tuple[Path, Path, Path]) -> None:
     fake = dataclasses.replace(operator("TPAAppend"), name="Unfinished", stem="unfinished")
-    assert len(defects(fake, *copied)) == len(pieces(fake, *copied)) - 1  # the shared numerics are there
+    found = {defect.split(" is missing")[0] for defect in defects(fake, *copied)}
+    shared = {"plugin fields, for all operators", "parity test"}
+    shared |= {role for role in (piece.role for piece in pieces(fake)) if "all operators" in role or "backend" in role}
+    assert found == {piece.role for piece in pieces(fake, *copied)} - shared
+    assert {"specification", "torch.library operator", "CUDA kernel", "CUDA kernel, compiled", "CPU kernel"} <= found
     traced = dataclasses.replace(fake, trace_only="a reason")
     assert len(defects(traced, *copied)) == 2

@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 
 from tests.plugins.host_library import PLUGINS
+from tests.tools import no_nvcc, nvcc
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake"),
-    pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc"),
+    pytest.mark.skipif(no_nvcc() is not None, reason=no_nvcc() or ""),
 ]
 
 
 def configure(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = ["cmake", "-S", str(PLUGINS), "-B", str(folder), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    environment = os.environ | {"CUDACXX": str(nvcc())}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
 def test_without_tensorrt_it_says_that_it_builds_kernels_only(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -131,17 +132,61 @@ def test_in_place_with_separate_buffers_copies_first(fresh: int) -> None:
         np.testing.assert_array_equal(apart[name], array)
 
 
-def test_a_mask_with_more_tokens_than_the_rotary_table_reads_its_last_row() -> None:
-    """The caller's mistake, but it must not become a read outside of the table."""
-    shape = Shape(3, 4, 4, (1, 1, 1), past=5)
+VARIANTS = list(itertools.product((0, 1), repeat=3))
+
+
+@pytest.mark.parametrize("dtype", host_library.ELEMENTS)
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_tokens_beyond_the_rotary_table_become_nan(variant: tuple[int, int, int], dtype: str) -> None:
+    """The tokens before are right, the others cannot pass for right: decode, its splits, prefill, grow, in place."""
+    for fresh, past, free, splits in ((1, 70, 0, 0), (3, 140, 5, 2), (5, 0, 0, 0), (20, 70, 0, 0), (40, 3, 2, 0)):
+        shape = Shape(5, 8, 6, (2, 2, 3), past=past, fresh=fresh, free=free, batch=2, variant=variant)
+        case = case_of(shape)
+        inputs = case.inputs(dtype)
+        inside = fresh // 2
+        rows = past + inside
+        short = inputs | {name: inputs[name][:rows] for name in ("cos", "sin")}
+        whole, cut = (
+            host_library.tpa_attention(case.attributes, given, in_place=case.in_place, splits=splits)
+            for given in (inputs, short)
+        )
+        assert np.isfinite(whole["output"].astype(float)).all()
+        np.testing.assert_array_equal(cut["output"][:, :inside], whole["output"][:, :inside])
+        assert np.isnan(cut["output"][:, inside:].astype(float)).all()
+        # The cache shows it too: nothing later can use these keys.
+        keys = cut["present_b_k"][:, past : past + fresh].astype(float)
+        assert np.isnan(keys[:, inside:]).all()
+        assert np.isfinite(keys[:, :inside]).all()
+
+
+@pytest.mark.parametrize("fresh", [1, 12])
+def test_a_mask_longer_than_the_rotary_table_is_fine_where_padding_makes_up_for_it(fresh: int) -> None:
+    shape = Shape(3, 4, 4, (1, 1, 1), past=50, fresh=fresh, padding=30)
     case = case_of(shape)
     inputs = case.inputs("float64")
-    short = inputs | {"cos": inputs["cos"][:3], "sin": inputs["sin"][:3]}
-    clamped = inputs | {
-        name: np.concatenate((inputs[name][:3], inputs[name][2:3].repeat(3, 0))) for name in ("cos", "sin")
-    }
-    results = [host_library.tpa_attention(case.attributes, given, in_place=False) for given in (short, clamped)]
-    np.testing.assert_array_equal(results[0]["output"], results[1]["output"])
+    short = inputs | {name: inputs[name][: 20 + fresh] for name in ("cos", "sin")}
+    outputs = [
+        host_library.tpa_attention(case.attributes, given, in_place=False)["output"] for given in (short, inputs)
+    ]
+    assert np.isfinite(outputs[0]).all()
+    np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize("fresh", [1, 12])
+@pytest.mark.parametrize("frequency", [-1, 4, 5])
+@pytest.mark.parametrize("variant", [(1, 1, 1), (0, 0, 0)], ids=str)
+def test_a_frequency_that_is_no_column_becomes_nan(variant: tuple[int, int, int], frequency: int, fresh: int) -> None:
+    """One that is far off, and that no memory is read there, is for test_memory.py."""
+    shape = Shape(5, 8, 6, (2, 2, 3), past=20, fresh=fresh, variant=variant)
+    case = case_of(shape)
+    inputs = case.inputs("float32")
+    assert inputs["cos"].shape[1] == 4
+    inputs["frequencies"] = np.array([0, 1, frequency, 3])
+    outputs = host_library.tpa_attention(case.attributes, inputs, in_place=False)
+    assert np.isnan(outputs["output"]).all()
+    keys = outputs["present_b_k"][:, 20:]
+    assert np.isnan(keys[..., [2, 6]]).all()
+    assert np.isfinite(keys[..., [0, 1, 3, 4, 5, 7]]).all()
 
 
 def test_workspace_never_shrinks_as_shapes_grow() -> None:

@@ -102,13 +102,16 @@ def test_what_each_rule_did_to_a_tied_llama(forms: Forms) -> None:
         "fold_weight_transpose": 14,
         "fuse_tied_head": 1,
         "fuse_gqa": 2,
+        "masked_factors_to_gqa": 0,
         "pack_qkv": 2,
         "pack_gate_up": 2,
+        "pack_factors": 0,
         "fuse_skip_norm": 4,
         "fuse_norm": 1,
         "quantize_linear": 0,
         "quantize_embedding": 0,
         "logits_to_float32": 0,
+        "attach_functions": 0,
     }
     (refusal,) = forms.form("llama", FORM_ORT).outcomes["fold_weight_transpose"].refused
     assert "stored twice" in refusal.reason

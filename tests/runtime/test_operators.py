@@ -19,9 +19,11 @@ LIBRARY = Path("somewhere/lib.so")
 
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
-    operators._library.cache_clear()
+    for kept in (operators._library, operators._note):
+        kept.cache_clear()
     yield
-    operators._library.cache_clear()
+    for kept in (operators._library, operators._note):
+        kept.cache_clear()
 
 
 def found(announce: Callable[[str], None]) -> Path:
@@ -61,16 +63,23 @@ def test_without_a_compiler_the_bodies_run_and_it_is_said(
     assert "standard operators" in support.description
     assert "there is none" in support.description
     assert support.cache_kind(CACHE_SHARED) == CACHE_CONCAT  # a body cannot write in place
-    error = capsys.readouterr().err
-    assert "there is none" in error
-    assert "install g++" in error
+    operator_support(["TPAAppend"], "cpu")
+    assert capsys.readouterr().err.splitlines() == [  # once
+        "note: native operators need a compiler",
+        "there is none",
+        "install g++",
+        "until then, operators run as standard ones, which is slower",
+    ]
 
 
-def test_native_is_never_replaced_when_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_native_is_never_replaced_when_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(edgekit.native, "ort_library", missing)
     with pytest.raises(SessionError, match="there is none") as caught:
         operator_support(["TPAAttention"], "cpu", "native")
-    assert caught.value.next_step == "install g++"
+    assert caught.value.next_step == "install g++; or choose --operators functions, which is slower"
+    assert capsys.readouterr().err == ""  # the error says it all
     monkeypatch.setattr(edgekit.native, "ort_library", found)
     with pytest.raises(SessionError, match="the backend is cuda"):
         operator_support(["TPAAttention"], "cuda", "native")
@@ -81,6 +90,33 @@ def test_bodies_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     support = operator_support(["TPAAttention"], "cpu", "functions")
     assert support.library is None
     assert support.cache_kind(CACHE_SHARED) == CACHE_CONCAT
+
+
+@pytest.mark.parametrize("choice", ["auto", "native"])
+def test_a_form_without_bodies_is_refused_without_a_library(
+    choice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(edgekit.native, "ort_library", missing)
+    with pytest.raises(SessionError, match="plugins only") as caught:
+        operator_support(["TPAAttention"], "cpu", choice, bodies=False)
+    assert (caught.value.fact, caught.value.next_step) == ("there is none", "install g++; or export another --form")
+    with pytest.raises(SessionError, match="plugins only"):
+        operator_support(["TPAAttention"], "cpu", "functions", bodies=False)
+    with pytest.raises(SessionError, match="plugins only"):
+        operator_support(["TPAAttention"], "cuda", choice, bodies=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_without_a_compiler_nothing_contradicts_the_refusal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The real search for a compiler, where there is none."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(SessionError) as caught:
+        operator_support(["TPAAttention"], "cpu", "native")
+    assert "standard" not in str(caught.value)
+    assert capsys.readouterr().err == ""
 
 
 def test_on_a_gpu_the_bodies_run_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

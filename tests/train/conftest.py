@@ -31,11 +31,11 @@ vocab_size = 300
 [training]
 context = 16
 batch = 4
-steps = 120
+steps = 200
 warmup_steps = 5
 learning_rate = 0.02
 held_out_every = 10
-evaluate_every = 40
+evaluate_every = 80
 evaluate_windows = 8
 save_every = 7
 """

@@ -187,10 +187,10 @@ def test_without_npm_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     [
         (("schema = 1", "schema = 2"), "schema is 2"),
         (("[training]", "[trainings]"), "trainings"),
-        (("steps = 120", "step = 120"), "it holds 'step'"),
+        (("steps = 200", "step = 200"), "it holds 'step'"),
         (("batch = 4", "batch = 0"), "it is 0"),
         (("batch = 4", "batch = 4.5"), "it is 4.5"),
-        (("warmup_steps = 5", "warmup_steps = 121"), "121 of 120"),
+        (("warmup_steps = 5", "warmup_steps = 201"), "201 of 200"),
         (("vocab_size = 300", "vocab_size = 9"), "it is 9"),
         (("[gqa]", "[gqa"), "Expected"),
         (("[gqa]", "[[package]]\nname = 1\n[gqa]"), "it is 1"),

@@ -22,11 +22,13 @@ class Spectrum:
         losses: expected loss of leaving out each component, nats per token, largest first.
         numbers: numbers in the cache per component.
         step: components are given in multiples of this (the last step may be smaller).
+        weight: factor on the losses when places are compared.
     """
 
     losses: Tensor
     numbers: int
     step: int = 1
+    weight: float = 1.0
 
     def tail(self, count: int) -> float:
         """Expected loss with `count` components kept."""
@@ -44,7 +46,7 @@ def pooled(spectra: Mapping[Place, Spectrum], budget: int) -> dict[Place, int]:
     for place, s in spectra.items():
         for start in range(counts[place], len(s.losses), s.step):
             size = min(s.step, len(s.losses) - start)
-            gains.append((float(s.losses[start : start + size].sum()) / (size * s.numbers), size, place))
+            gains.append((s.weight * float(s.losses[start : start + size].sum()) / (size * s.numbers), size, place))
     full: set[Place] = set()
     for _, size, place in sorted(gains, key=lambda gain: (-gain[0], gain[2])):
         price = size * spectra[place].numbers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,12 @@ from torch import Tensor
 
 from edgekit.checkpoint import Checkpoint
 from edgekit.compress.attention.allocate import STEP, Place, Spectrum, expected_loss, pooled
-from edgekit.compress.attention.choose import Candidate, measured_divergence, with_read_price
+from edgekit.compress.attention.choose import (
+    REBUILDING_IS_WORTH,
+    Candidate,
+    measured_divergence,
+    with_read_price,
+)
 from edgekit.compress.attention.source import (
     LayerWeights,
     SourceShape,
@@ -39,8 +44,12 @@ from edgekit.progress import Progress
 AUTO = "auto"
 #: What `auto` weighs for keys.
 KEY_CANDIDATES = ("spectral", "latent")
-#: The share of an expected loss that healing leaves, as far as fits of single layers tell: errors of keys heal best.
-HEALED = {"key": 0.4, "value": 1.0}
+#: The candidate whose layers have the structure that suits each.
+PER_LAYER = "per layer"
+#: Places are compared by loss * total^(DAMPING - 1): expected losses are second-order and of few tokens, and taken at
+#: their word (1) they starve the layers that seem to matter least. Chosen by perplexity, see
+#: docs/attention-conversion.md.
+DAMPING = 0.75
 #: Passages held out of the calibration text to measure candidates on.
 HELD_OUT = 2
 
@@ -191,10 +200,10 @@ def estimate(checkpoint: Checkpoint, options: ConvertOptions) -> dict[str, int]:
     before = 2 * shape.numbers * shape.layers
     ratio = 1.0 if options.exact else options.cache_ratio
     if ratio is None:
-        rank = options.kv_rank or 0
-        kept = min(rank * structure(side, name).numbers(shape.head_dim)
-                   for side, name in (("key", options.keys[0]), ("value", options.values)))  # fmt: skip
-        ratio = min(1.0, 2 * kept / shape.numbers)
+        rank, whole = options.kv_rank or 0, shape.numbers // 2
+        sides = [("key", max(options.keys, key=lambda name: _numbers(name, "key", rank, shape)))]
+        sides.append(("value", options.values))
+        ratio = sum(min(whole, _numbers(name, side, rank, shape)) for side, name in sides) / shape.numbers
     return {
         "bytes_on_disk": int(stored * 1.02),
         "peak_memory": 8 * parameters,
@@ -202,6 +211,13 @@ def estimate(checkpoint: Checkpoint, options: ConvertOptions) -> dict[str, int]:
         "cache_bytes_after": int(before * ratio),
         "calibration_tokens": 0 if options.exact else (options.sequences + HELD_OUT) * options.length,
     }
+
+
+def _numbers(name: str, side: str, rank: int, shape: SourceShape) -> int:
+    """What `rank` components of a structure keep per token and layer."""
+    if name == "exact":
+        return shape.numbers // 2
+    return rank * int(structure(side, name).numbers(shape.head_dim))
 
 
 def attention_statistics(
@@ -228,17 +244,27 @@ def candidates_of(
     statistics: list[LayerStatistics] | None,
     progress: Progress,
 ) -> list[Candidate]:
-    """One converted model per structure of keys that the options allow; statistics may be None for exact ones."""
-    progress.stage("convert layers", shape.layers * len(options.keys), "layers")
+    """One converted model per structure of keys that the options allow, and one that chooses it for each layer.
+
+    Args:
+        statistics: None for exact ones.
+    """
+    weights = {layer: layer_weights(checkpoint, layer, shape) for layer in range(shape.layers)}
+    plans = {name: _counts(shape, options, [name] * shape.layers, weights, statistics) for name in options.keys}
+    names = {name: [name] * shape.layers for name in options.keys}
+    if options.keys == KEY_CANDIDATES:
+        per_layer = [_key_structure(plans, layer) for layer in range(shape.layers)]
+        if len(set(per_layer)) > 1:
+            names[PER_LAYER] = per_layer
+            plans[PER_LAYER] = _counts(shape, options, per_layer, weights, statistics)
+    progress.stage("convert layers", shape.layers * len(plans), "layers")
     found = []
-    for name in options.keys:
-        keys = structure("key", name)
+    for name, (counts, spectra) in plans.items():
         values = structure("value", options.values)
-        weights = {layer: layer_weights(checkpoint, layer, shape) for layer in range(shape.layers)}
-        counts, spectra = _counts(shape, options, name, weights, statistics)
         layers, factors, record = {}, [], []
         for layer in range(shape.layers):
             measured: Any = None if statistics is None else statistics[layer]
+            keys = structure("key", names[name][layer])
             key_entry, tensors = keys.convert(weights[layer], measured, counts[layer, "key"])
             value_entry, more = values.convert(weights[layer], measured, counts[layer, "value"])
             layers[layer] = {**tensors, **more}
@@ -259,26 +285,37 @@ def candidates_of(
     return found
 
 
+def _key_structure(plans: Mapping[str, tuple[dict[Place, int], dict[Place, Spectrum]]], layer: int) -> str:
+    """The structure of a layer's keys: latent where, at as many numbers, that is worth a rebuilding at every read."""
+    counts, spectra = plans["latent"]
+    place = (layer, "key")
+    spectral = plans["spectral"][1][place]
+    same = counts[place] * spectra[place].numbers // spectral.numbers
+    worth = spectra[place].tail(counts[place]) < REBUILDING_IS_WORTH * spectral.tail(same)
+    return "latent" if worth else "spectral"
+
+
 def _counts(
     shape: SourceShape,
     options: ConvertOptions,
-    name: str,
+    keys: Sequence[str],
     weights: Mapping[int, LayerWeights],
     statistics: list[LayerStatistics] | None,
 ) -> tuple[dict[Place, int], dict[Place, Spectrum]]:
-    """Components per layer and side, and the losses they were chosen by."""
+    """Components per layer and side, and the losses they were chosen by. `keys`: the structure of each layer's."""
     spectra: dict[Place, Spectrum] = {}
     for layer in range(shape.layers):
-        for side, of in (("key", name), ("value", options.values)):
+        for side, of in (("key", keys[layer]), ("value", options.values)):
             kind = structure(side, of)
             measured: Any = None if statistics is None else statistics[layer]
             # Half as many pairs as numbers make a step; heads come one by one.
             step = 1 if of in ("exact", "head") else STEP // kind.numbers(shape.head_dim)
-            spectra[layer, side] = Spectrum(
-                HEALED[side] * kind.losses(weights[layer], measured), kind.numbers(shape.head_dim), step
-            )
+            losses = kind.losses(weights[layer], measured)
+            total = float(losses.sum())
+            weight = total ** (DAMPING - 1) if 0 < total < math.inf else 1.0
+            spectra[layer, side] = Spectrum(losses, kind.numbers(shape.head_dim), step, weight)
     whole = {place: len(s.losses) for place, s in spectra.items()}
-    fixed = [place for place in spectra if (name if place[1] == "key" else options.values) == "exact"]
+    fixed = [place for place in spectra if (keys[place[0]] if place[1] == "key" else options.values) == "exact"]
     if options.kv_rank is not None:
         return {place: whole[place] if place in fixed else options.kv_rank for place in spectra}, spectra
     if options.exact:

@@ -29,15 +29,26 @@ class LayerStatistics:
         key_mean: E[k], [N].
         attended: per head E[v̄ v̄ᵀ] of what the head's attention makes of the values of *all* groups, v̄ = Σ_m p_m v_m,
             [H, N, N]: an error in a direction that averaging cancels costs nothing.
-        key_gradient: E[(∂loss/∂k)²] before RoPE, [N]: it holds the queries' energy and the attention they pay.
+        query_energy: E|q|² of each rotary pair, summed over the heads of a group, [G, D/2].
+        key_gradient: E[(∂loss/∂k)²] before RoPE, [N].
         output_gradient: E[(∂loss/∂y)²] at the output of the layer's attention, [hidden].
     """
 
     key: Tensor
     key_mean: Tensor
     attended: Tensor
+    query_energy: Tensor
     key_gradient: Tensor
     output_gradient: Tensor
+
+    @property
+    def key_weight(self) -> Tensor:
+        """What an error² of each feature of the keys costs, [N], twice nats: within the layer by the energy of the
+        queries that meet it, which is steadier than a gradient of few tokens; as a whole by the gradient."""
+        energy = torch.cat((self.query_energy, self.query_energy), 1).flatten()
+        mean = energy.mean()
+        scaled: Tensor = energy * (self.key_gradient.mean() / mean) if mean > 0 else torch.ones_like(energy)
+        return scaled
 
 
 def measure_attention(model: Decoder, shape: SourceShape, tokens: Tensor, progress: Progress) -> list[LayerStatistics]:
@@ -84,6 +95,8 @@ def _gatherer(into: dict[str, Tensor], shape: SourceShape) -> Any:
         add("key", key.T @ key)
         add("key_mean", key.sum(0))
         new, size = len(key), shape.head_dim
+        pairs = query[0].view(new, shape.heads, 2, size // 2).square().sum((0, 2))
+        add("query_energy", pairs.view(shape.groups, shape.share, size // 2).sum(1))
         tables = cos[:new].to(key.dtype)[None], sin[:new].to(key.dtype)[None]
         turned_query = rotate(query.view(1, new, shape.heads, size), *tables)[0]
         turned_key = rotate(key.view(1, new, shape.groups, size), *tables)[0][:, groups]

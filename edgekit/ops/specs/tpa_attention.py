@@ -21,8 +21,9 @@ SPEC = OpSpec(
         Axis("R_Q", "rank of the queries"),
         Axis("R_K", "rank of the keys"),
         Axis("R_V", "rank of the values"),
-        Axis("L", "positions in the rotary tables"),
-        Axis("F", "frequencies in the rotary tables"),
+        # Both are values on the device, which a GPU's caller cannot check without waiting for it.
+        Axis("L", "positions in the rotary tables; a real token beyond them is refused on the CPU, NaN on a GPU"),
+        Axis("F", "frequencies in the rotary tables; an entry beyond them is refused on the CPU, NaN on a GPU"),
     ),
     inputs=(
         Operand("a_q", "head factors of the queries", (Form(("B", "S", "R_Q", "H"), _QUERY),)),

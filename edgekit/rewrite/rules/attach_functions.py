@@ -14,12 +14,11 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
 
+from edgekit.contract import OPERATOR_DOMAIN as DOMAIN
 from edgekit.errors import RewriteError
 from edgekit.ops.registry import operator
 from edgekit.ops.spec import GENERIC, OpSpec
 from edgekit.rewrite.rule import Context, Outcome, Rule
-
-DOMAIN = "edgekit"
 
 
 def apply(graph: gs.Graph, context: Context) -> Outcome:

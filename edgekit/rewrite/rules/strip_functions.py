@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from edgekit.contract import OPERATOR_DOMAIN
 from edgekit.rewrite.rule import Context, Outcome, Rule
-
-DOMAIN = "edgekit"
 
 
 def apply(graph: gs.Graph, context: Context) -> Outcome:
@@ -18,7 +17,7 @@ def apply(graph: gs.Graph, context: Context) -> Outcome:
 def _check(graph: gs.Graph) -> None:
     assert not graph.functions, f"{len(graph.functions)} functions are left"
     for node in graph.nodes:
-        if node.domain == DOMAIN:
+        if node.domain == OPERATOR_DOMAIN:
             missing = {"plugin_namespace", "plugin_version"} - set(node.attrs)
             assert not missing, f"{node.name} lacks {', '.join(sorted(missing))}"
 

@@ -58,6 +58,7 @@ def moments_of(source: Attention, x: Tensor, seed: int = 2) -> LayerStatistics:
         key=key.T @ key / count,
         key_mean=key.mean(0),
         attended=attended.transpose(1, 2) @ attended / count,
+        query_energy=torch.rand(SHAPE.groups, SHAPE.head_dim // 2, generator=generator, dtype=torch.float64) + 0.1,
         key_gradient=torch.rand(key.shape[1], generator=generator, dtype=torch.float64) + 0.1,
         output_gradient=torch.rand(SHAPE.hidden, generator=generator, dtype=torch.float64) + 0.1,
     )

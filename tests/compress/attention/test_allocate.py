@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 import torch
 
 from edgekit.compress.attention.allocate import Place, Spectrum, expected_loss, pooled
+from edgekit.compress.attention.convert import _key_structure
 
 
 def spectra(step: int = 1) -> dict[Place, Spectrum]:
@@ -45,3 +47,13 @@ def test_each_place_gets_a_step() -> None:
 def test_components_come_in_steps() -> None:
     counts = pooled(spectra(step=2), 12)
     assert all(count % 2 == 0 or count == len(spectra()[place].losses) for place, count in counts.items())
+
+
+@pytest.mark.parametrize(("latent_tail", "expected"), [(0.9, "latent"), (1.1, "spectral")])
+def test_a_layer_has_latent_keys_only_where_they_halve_the_loss(latent_tail: float, expected: str) -> None:
+    """At 4 numbers: two spectral pairs lose 2 nats; four latent components lose more or less than half of that."""
+    spectral = Spectrum(torch.tensor([5.0, 3.0, 1.5, 0.5]), 2)
+    latent = Spectrum(torch.tensor([4.0, 3.0, 2.0, 1.0, latent_tail]), 1)
+    place = (0, "key")
+    plans = {"spectral": ({place: 3}, {place: spectral}), "latent": ({place: 4}, {place: latent})}
+    assert _key_structure(plans, 0) == expected

@@ -55,7 +55,7 @@ def test_the_error_of_spectral_keys_is_the_energy_left_out(count: int) -> None:
     x = random_inputs()
     statistics = moments_of(source, x)
     # One weight per pair: a rotation cannot tell its two parts apart.
-    gradient = statistics.key_gradient.view(3, 2, 5).mean(1, keepdim=True).expand(3, 2, 5)
+    gradient = statistics.key_weight.view(3, 2, 5).mean(1, keepdim=True).expand(3, 2, 5)
     kind = structure("key", "spectral")
     entry, tensors = kind.convert(weights, statistics, count)
     rebuilt = rebuilt_keys(entry["frequencies"], tensors, x)
@@ -100,7 +100,7 @@ def test_the_error_of_mixed_heads_is_the_tail_of_the_spectrum(count: int) -> Non
     rows = (x[0] @ tensors["k_proj.weight"].T).view(-1, count, SHAPE.head_dim)
     rebuilt = torch.einsum("srd,rh->shd", rows, tensors["a_k"])[:, :: SHAPE.share]
     error = (rebuilt - source.k_proj(x)[0].view(-1, 3, 10)).square().sum(-1).mean(0)
-    gradient = statistics.key_gradient.view(3, 10).mean(1)
+    gradient = statistics.key_weight.view(3, 10).mean(1)
     expected = kind.losses(weights, statistics)[count:].sum()
     torch.testing.assert_close(0.5 * (error * gradient).sum(), expected, rtol=1e-10, atol=1e-12)
 
@@ -115,7 +115,7 @@ def test_the_error_of_latent_keys_is_the_tail_of_the_spectrum(count: int) -> Non
     rebuilt = x[0] @ tensors["k_proj.weight"].T @ tensors["k_up"] + tensors["k_bias"]
     error = (rebuilt - source.k_proj(x)[0]).square().mean(0)
     expected = kind.losses(weights, statistics)[count:].sum()
-    torch.testing.assert_close(0.5 * (error * statistics.key_gradient).sum(), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(0.5 * (error * statistics.key_weight).sum(), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_readers_of_latent_values_are_least_squares() -> None:

@@ -31,7 +31,7 @@ class Head:
         """Losses [G], eigenvectors [G, G] and weights [G] of the heads."""
         groups, size = weights.shape.groups, weights.shape.head_dim
         if self.side == "key":
-            moment, cost = statistics.key, statistics.key_gradient.view(groups, size).mean(1)
+            moment, cost = statistics.key, statistics.key_weight.view(groups, size).mean(1)
         else:
             moment = statistics.attended.mean(0)
             cost = value_metric(weights, statistics).diagonal().view(groups, size).mean(1)

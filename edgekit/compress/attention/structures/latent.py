@@ -46,7 +46,7 @@ class LatentKey:
         return 1
 
     def _axes(self, statistics: LayerStatistics) -> tuple[Tensor, Tensor, Tensor]:
-        weight = floored(statistics.key_gradient).sqrt()
+        weight = floored(statistics.key_weight).sqrt()
         centred = statistics.key - torch.outer(statistics.key_mean, statistics.key_mean)
         losses, vectors = principal(weight[:, None] * centred * weight)
         return losses / 2, vectors, weight

@@ -3,7 +3,7 @@
 At frequency f the pairs (k_g[f], k_g[f + D/2]) of the G heads are a vector z in C^G, which RoPE multiplies by one
 phase. So any complex mixing of the heads commutes with it: z ≈ Σ_j m_j b_j with b_j = n_jᴴ z, and the scores
 Re conj(q) z become Re conj(conj(m_j) q) b_j: the query is mixed, nothing is rebuilt. Kept are the leading eigenvectors
-of E[z zᴴ], weighted by each head's gradient, pooled over frequencies. (TransMLA's RoRoPE and FreqFold, arXiv
+of E[z zᴴ], weighted by the energy of the queries, pooled over frequencies. (TransMLA's RoRoPE and FreqFold, arXiv
 2502.07864, are the real-valued relatives.)
 """
 
@@ -40,7 +40,7 @@ class Spectral:
     def _spectrum(self, weights: LayerWeights, statistics: LayerStatistics) -> tuple[Tensor, Tensor, Tensor]:
         """Losses [D/2, G], eigenvectors [D/2, G, G] and weights [D/2, G]."""
         groups, half = weights.shape.groups, weights.shape.head_dim // 2
-        weight = floored(statistics.key_gradient.view(groups, 2, half).mean(1)).sqrt().T
+        weight = floored(statistics.key_weight.view(groups, 2, half).mean(1)).sqrt().T
         moment = complex_moment(statistics.key, groups)
         losses, vectors = principal(weight[:, :, None] * moment * weight[:, None, :])
         return losses / 2, vectors, weight
