@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from edgekit.checkpoint import Checkpoint
 
 #: Names are repeated here, so that --help imports no torch; a test compares them with the files.
 STRUCTURES = ("auto", "exact", "head", "spectral", "latent")
@@ -43,6 +46,13 @@ VALUE_STRUCTURES = ("exact", "head", "latent")
 )
 @click.option("--calibration-sequences", "sequences", type=click.IntRange(min=2), default=40, show_default=True)
 @click.option("--calibration-length", "length", type=click.IntRange(min=8), default=512, show_default=True)
+@click.option(
+    "--layout",
+    type=click.Choice(["edgekit", "training"]),
+    default="edgekit",
+    show_default=True,
+    help="training: write a T6 as it is, in the layout of its published training code, and convert nothing.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the converted model that is there.")
 @click.option("--dry-run", is_flag=True, help="Print the estimate and stop.")
 @click.option("--offline", is_flag=True, help="Fetch nothing; fail if the checkpoint is not in the cache.")
@@ -51,6 +61,7 @@ def command(
     checkpoint: str,
     destination: Path,
     attention: str,
+    layout: str,
     calib: Path | None,
     overwrite: bool,
     dry_run: bool,
@@ -73,6 +84,9 @@ def command(
     from edgekit.compress.attention.convert import ConvertOptions, convert, estimate
 
     opened = open_checkpoint(checkpoint, offline=offline)
+    if layout == "training":
+        _write_training_layout(opened, destination, overwrite)
+        return
     options = ConvertOptions(**choices)
     expected = estimate(opened, options)
     click.echo(
@@ -104,6 +118,25 @@ def command(
         if options.exact
         else f"next: edgekit heal {shlex.quote(str(destination))} --teacher {shlex.quote(checkpoint)} -o HEALED"
     )
+
+
+def _write_training_layout(checkpoint: Checkpoint, destination: Path, overwrite: bool) -> None:
+    from edgekit.checkpoint.t6_training import write_t6_training_directory
+    from edgekit.compress.attention.write import new_directory
+    from edgekit.errors import ModelError
+
+    if checkpoint.config.get("model_type") != "t6":
+        raise ModelError(
+            "Only a T6 has the layout of T6's training code.",
+            f"{checkpoint.path} is a {checkpoint.config.get('model_type')}.",
+            "Leave --layout out.",
+        )
+    weights = {name: checkpoint.array(name) for name in checkpoint.names()}
+    with new_directory(destination, overwrite=overwrite) as folder:
+        write_t6_training_directory(folder, checkpoint.config, weights)
+        for name, contents in checkpoint.tokenizer_files().items():
+            (folder / name).write_bytes(contents)
+    click.echo(f"wrote {destination}: config.json, pytorch_model.bin and the tokenizer")
 
 
 def text_of(path: Path) -> str:

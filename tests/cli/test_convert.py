@@ -157,3 +157,20 @@ def test_heal_writes_a_model_beside_the_converted_one(source: Path, tmp_path: Pa
 def test_the_verb_offers_the_structures_that_there_are() -> None:
     assert sorted(convert_verb.STRUCTURES) == sorted([AUTO, *structures("key")])
     assert sorted(convert_verb.VALUE_STRUCTURES) == structures("value")
+
+
+def test_a_t6_goes_to_the_training_layout_and_back(tmp_path: Path) -> None:
+    source = Path(__file__).parents[2] / "exports" / "t6-small"
+    result = edgekit("convert", source, "-o", tmp_path / "training", "--layout", "training")
+    assert result.exit_code == 0, result.output
+    back, original = open_checkpoint(tmp_path / "training"), open_checkpoint(source)
+    assert json.loads((tmp_path / "training" / "config.json").read_text())["model_type"] == "gpt2"
+    assert back.config["model_type"] == "t6"
+    assert sorted(back.names()) == sorted(original.names())
+    for name in original.names():
+        np.testing.assert_array_equal(back.array(name), original.array(name), err_msg=name)
+
+
+def test_only_a_t6_has_the_training_layout(source: Path, tmp_path: Path) -> None:
+    assert "is a llama" in refusal("convert", source, "-o", tmp_path / "out", "--layout", "training")
+    assert not (tmp_path / "out").exists()
