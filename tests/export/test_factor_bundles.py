@@ -172,3 +172,15 @@ def test_the_manifest_tells_the_cache_beside_others(bundles: Callable[..., Bundl
 def test_a_model_of_factors_has_no_genai_config(bundles: Callable[..., Bundle]) -> None:
     files = {entry.name for entry in bundles("t6", "ort", "fp32").manifest.files}
     assert not any(Path(name).name == "genai_config.json" for name in files)
+
+
+def test_projections_to_fewer_numbers_keep_their_input_in_float32(bundles: Callable[..., Bundle]) -> None:
+    """Rounded to 8 bits it cost a SmolLM2 of half the cache 0.31 nats, and 0.02 without."""
+    levels = {}
+    for name in ("llama_tpa", "t6"):
+        graph = onnx.load(bundles(name, "ort", "int8").graph, load_external_data=False).graph
+        for node in graph.node:
+            found = {attribute.name: attribute.i for attribute in node.attribute}
+            if node.op_type == "MatMulNBits":
+                levels[name, "k_proj" in node.name or "v_proj" in node.name] = found["accuracy_level"]
+    assert levels == {("llama_tpa", True): 1, ("llama_tpa", False): 4, ("t6", False): 4}

@@ -10,8 +10,18 @@ from edgekit.rewrite.match import MICROSOFT, linear_weight, scope_of
 from edgekit.rewrite.quantized import QuantizedParts
 from edgekit.rewrite.rule import Context, Outcome, Rule
 
-#: Activations may be quantised to int8 inside the kernel.
-ACCURACY_INT8 = 4
+#: Activations may be quantised to int8 inside the kernel, or stay float32.
+ACCURACY_INT8, ACCURACY_FLOAT32 = 4, 1
+
+#: Projections to fewer numbers than the heads have: rounding their input costs more than rounding anything else's.
+_REDUCED = {"k_proj", "v_proj"}
+
+
+def _accuracy(scope: str, context: Context) -> int:
+    """The accuracy_level of a product, by the module or modules it stands for."""
+    parts = scope.rpartition(".")[2].split("+")
+    converted = any(context.geometry.operators.get(name) for name in ("TPAAttention", "TPAAppend"))
+    return ACCURACY_FLOAT32 if converted and _REDUCED & set(parts) else ACCURACY_INT8
 
 
 def apply(graph: gs.Graph, context: Context) -> Outcome:
@@ -36,7 +46,7 @@ def apply(graph: gs.Graph, context: Context) -> Outcome:
             "N": parts.outputs,
             "bits": parts.bits,
             "block_size": parts.block,
-            "accuracy_level": ACCURACY_INT8,
+            "accuracy_level": _accuracy(scope, context),
         }
         codes, scales = parts.codes(), parts.scales()
         source = sums.appended(node.inputs[0], parts) if parts.block_sums else node.inputs[0]
