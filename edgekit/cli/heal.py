@@ -93,4 +93,4 @@ def command(
         )
     if record["step"]:
         click.echo(f"distil  {record['step']:,} steps in {record['seconds'] / 60:.1f} minutes")
-    click.echo(f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype int4")
+    click.echo(f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype fp32")

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgekit.cli.main import cli
-from edgekit.native import NativeUnavailable, ort_library
+from tests.tools import no_native_compiler
 
 CHECKPOINT = Path(__file__).parents[2] / "exports/t6-small"
 PROMPT = "The Congress of the United States"
@@ -41,10 +41,8 @@ def verb(*arguments: object, stdin: str | None = None) -> Result:
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A bundle of the form for ONNX Runtime per type of weights, made by `edgekit export`."""
-    try:
-        ort_library(lambda text: None)
-    except NativeUnavailable as error:
-        pytest.skip(f"no native operators: {error}")
+    if reason := no_native_compiler():
+        pytest.skip(reason)
     folder = tmp_path_factory.mktemp("t6-small")
     for dtype in ("fp32", "int8"):
         verb("export", CHECKPOINT, "-o", folder / dtype, "--dtype", dtype)

@@ -175,6 +175,7 @@ def convert(
         "options": asdict(options),
         "source": {"path": checkpoint.path.name, "files": checkpoint.files()},
         "chosen": chosen.name,
+        "expected_loss_nats": chosen.expected_loss,
         "divergence_on_held_out_text": tried,
         **_bytes_per_token(shape, chosen.config),
         "layers": chosen.record,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,6 @@ def write_directory(
     config: dict[str, Any],
     layers: Mapping[int, Mapping[str, Tensor]],
     record: Mapping[str, Any],
-    advance: Callable[[], None] = lambda: None,
 ) -> None:
     """The converted model: `layers` gives the tensors by name within self_attn, the rest is the checkpoint's own.
 
@@ -79,7 +78,6 @@ def write_directory(
         if layer is not None and layer in layers and name.removeprefix(prefix(layer)) in replaced(layers[layer]):
             continue
         tensors[name] = stored_tensor(checkpoint, name)
-        advance()
     for layer, found in layers.items():
         for name, tensor in found.items():
             tensors[prefix(layer) + name] = tensor.float().contiguous()
