@@ -109,11 +109,12 @@ def _dictionary(value: object, kind: Any, where: str, choices: tuple[str, ...]) 
     return {key: _value(entry, kind, f"{where}.{key}", ()) for key, entry in value.items()}
 
 
-def _list(value: object, kind: Any, where: str, choices: tuple[str, ...]) -> tuple[Any, ...]:
+def _list(value: object, kind: type[Any], where: str, choices: tuple[str, ...]) -> tuple[Any, ...]:
     if not isinstance(value, list) or not value:
         raise _wrong(where, "a list that is not empty", value)
+    entries: list[Any]
     if is_dataclass(kind):
-        entries: list[Any] = []
+        entries = []
         for number, entry in enumerate(value, start=1):
             if not isinstance(entry, dict):
                 raise _wrong(f"{where} {number}", "a table", entry)
