@@ -82,6 +82,8 @@ class DeviceProfile:
         memory_bus_bits, memory_transfers_per_s: width of the interface, and transfers per second and pin.
         shared_memory_per_block_bytes: the most that one thread block can be given (opt-in).
         storage: what models can be read from.
+        reported_names: by which the machine itself calls it: the names of the driver (NVML, nvidia-smi) or the part
+            numbers of the module in the device tree ("p3767-0005").
     """
 
     name: str
@@ -105,6 +107,7 @@ class DeviceProfile:
     memory_bus_bits: int | None = None
     memory_transfers_per_s: float | None = None
     storage: tuple[Storage, ...] = ()
+    reported_names: tuple[str, ...] = ()
 
     @property
     def backend(self) -> str:
