@@ -9,7 +9,7 @@ from pathlib import Path
 #: JetPack by Jetson Linux release. Sources: https://github.com/rbonghi/jetson_stats (jetson_variables.py), issues 400
 #: (35.3.1) and 711 (38.2.0) there; https://github.com/edgehook/Jetson-AI-task (35.4.1);
 #: https://github.com/dusty-nv/NanoLLM/issues/62 (36.4.0); https://github.com/Vortiago/Finetuning/issues/8 (36.5);
-#: https://developer.nvidia.com/embedded/jetpack-archive (36.4.3); archive-7.0.md and archive-7.1.md of
+#: https://developer.nvidia.com/embedded/jetpack-archive (36.4.3, 36.4.4); archive-7.0.md and archive-7.1.md of
 #: https://developer.nvidia.com/embedded/jetpack/downloads (38.2, 38.4); https://github.com/antirez/ds4/pull/716 (39.2).
 JETPACKS = {
     "35.2.1": "5.1",
@@ -17,6 +17,7 @@ JETPACKS = {
     "35.4.1": "5.1.2",
     "36.4.0": "6.1",
     "36.4.3": "6.2",
+    "36.4.4": "6.2.1",
     "36.5.0": "6.2.2",
     "38.2.0": "7.0",
     "38.2.1": "7.0",

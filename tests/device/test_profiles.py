@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from edgekit.device.physics import contradictions
 from edgekit.device.profile import DEVICES, DeviceProfile, device_names, device_profile
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
 #: Every device that the project promises to know.
