@@ -48,6 +48,10 @@ class BuildError(EdgekitError):
     """An engine or a plugin library cannot be built with what this machine has, or from this graph."""
 
 
+class DeviceError(EdgekitError):
+    """A device is unknown, or its profile is malformed."""
+
+
 class RecipeError(EdgekitError):
     """A recipe is malformed or names something that does not exist."""
 
