@@ -20,6 +20,8 @@ JETPACK6 = [
     "lower_rotary_embedding",
     "lower_rms_normalization",
     "lower_gelu",
+    "lower_cast_like",
+    "lower_integer_clip",
     "sum_masks_in_float",
     "opset_20",
 ]
