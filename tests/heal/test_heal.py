@@ -22,7 +22,7 @@ from edgekit.heal.distill import DistillOptions, divergence, keep_in_bfloat16, p
 from edgekit.heal.full_attention import full_attention, layer_output, layers_of, logits_of, tables_of
 from edgekit.heal.head_divergence import HeadDivergence
 from edgekit.heal.heal import HealOptions, heal
-from edgekit.heal.parameters import all_trained, groups
+from edgekit.heal.parameters import KEPT_RATE, all_trained, groups
 from edgekit.models.registry import model_from_checkpoint, model_from_config
 from edgekit.progress import SilentProgress
 from tests.models.test_llama_tpa import CONFIG
@@ -183,6 +183,16 @@ def test_what_is_trained_is_what_the_conversion_made(converted: Callable[[str], 
     assert names == {"k_proj.weight", "q_mix", "v_proj.weight", "v_up"}
     more = all_trained(model_from_checkpoint(converted("spectral")), ("o_proj",))
     assert sum("o_proj" in name for name in more) == 2
+
+
+def test_steps_are_relative_and_smaller_for_what_was_trained_before() -> None:
+    parameters = {
+        "model.layers.0.self_attn.v_up": torch.nn.Parameter(torch.full((2, 3), -2.0)),
+        "model.layers.0.self_attn.o_proj.weight": torch.nn.Parameter(torch.full((2, 3), 3.0)),
+    }
+    new, kept = (group["lr"] for group in groups(parameters, 0.01))
+    assert new == pytest.approx(0.02)
+    assert kept == pytest.approx(0.03 * KEPT_RATE)
 
 
 def test_passages_come_once_an_epoch() -> None:
