@@ -34,8 +34,8 @@ class Limits:
         max_batch_size: sequences.
         max_input_len: most new tokens at once, that is the longest piece of a prompt.
         max_kv_cache_capacity: most tokens in all.
-        max_draft_len: tokens that a draft may have, which are verified together with the one before them: decoding takes
-            1 to max_draft_len + 1 positions.
+        max_draft_len: tokens of a draft, which are verified together with the one before them: decoding takes 1 to
+            max_draft_len + 1 positions.
     """
 
     max_batch_size: int = 1

@@ -1,7 +1,7 @@
-"""The process that builds one engine: TensorRT ends its process at some mistakes, and takes memory that must be watched.
+"""The process that builds one engine: TensorRT ends its process at some mistakes, and its memory must be watched.
 
-Run as `python -m edgekit.build.worker FD`: a job as one line of JSON on stdin, events as lines of JSON on descriptor FD.
-Stdin stays open while the parent lives; when it closes, this process ends.
+Run as `python -m edgekit.build.worker FD`: a job as one line of JSON on stdin, events as lines of JSON on that
+descriptor. Stdin stays open while the parent lives; when it closes, this process ends.
 """
 
 from __future__ import annotations

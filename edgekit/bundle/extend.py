@@ -72,6 +72,5 @@ def _link(source: Path, destination: Path) -> None:
 
 
 def engine_record(raw: dict[str, Any], entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """The manifest's list of engines with this one, in the place of another of its name."""
-    others = [engine for engine in raw.get("engines", []) if engine["name"] != entry["name"]]
-    return sorted([*others, entry], key=lambda engine: str(engine["name"]))
+    """The manifest's list of engines with this one as the last, and no other of its name."""
+    return [*(engine for engine in raw.get("engines", []) if engine["name"] != entry["name"]), entry]
