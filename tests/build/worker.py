@@ -18,7 +18,7 @@ def main() -> None:
         built = engine_from_onnx(
             Path(job["model"]),
             Path(job["destination"]),
-            axes={name: AxisRange(*sizes) for name, sizes in job["axes"].items()},
+            profiles={"all": {name: AxisRange(*sizes) for name, sizes in job["axes"].items()}},
             plugin_libraries=[Path(path) for path in job["libraries"]],
             expected_plugins=job["expected"],
             compute_capabilities=job["capabilities"],
@@ -27,7 +27,8 @@ def main() -> None:
     except BuildError as error:
         answer = {"rule": error.rule, "fact": error.fact, "next_step": error.next_step}
     else:
-        answer = asdict(built) | {"path": str(built.path)}
+        plugins = {use.name: use.nodes for use in built.plugins}
+        answer = asdict(built) | {"path": str(built.path), "plugins": plugins}
     sys.stdout.write("\n" + json.dumps(answer))
 
 
