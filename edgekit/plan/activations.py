@@ -23,7 +23,9 @@ _POSITION_BYTES = 264
 
 #: `scripts/check-plan --grid` compares the formulas with engines of four shapes.
 BELOW, ABOVE = 0.20, 0.20
-_BASIS = "largest moment of a decoder's memory, in the manner of TensorRT-RTX 1.7; other versions lay it out differently"
+_BASIS = (
+    "largest moment of a decoder's memory, in the manner of TensorRT-RTX 1.7; other versions lay it out differently"
+)
 
 
 def activation_memory(sizes: ModelSizes, dtype: str, batch: int, new: int, context: int) -> Estimate:

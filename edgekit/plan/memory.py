@@ -64,9 +64,7 @@ def run_memory(sizes: ModelSizes, machine: Machine, options: PlanOptions) -> Run
         weights = Estimate.exact(kept, "the part that weight streaming keeps on the GPU")
     copies = 1 if sizes.cache_in_place else 2
     cache_basis = "written in place" if copies == 1 else "two buffers that take turns: a step makes a new, longer cache"
-    workspace = plugin_workspace(
-        sizes, options.batch, options.max_input, machine.device.streaming_multiprocessors
-    )
+    workspace = plugin_workspace(sizes, options.batch, options.max_input, machine.device.streaming_multiprocessors)
     buffers = options.batch * (4 * sizes.vocab_size + 16 * options.max_input + 16 * options.context)
     items = (
         Item(WEIGHTS, weights),

@@ -108,9 +108,7 @@ def changed(plan: Plan, **changes: object) -> Plan:
 def _speed(sizes: ModelSizes, on: Machine, options: PlanOptions, cost: StepCost) -> Speed:
     read = read_bytes(sizes, options.dtype, options.compression)
     full, empty = (cost.step(context, options.batch) for context in (options.context, 1))
-    rates = [
-        with_band(step.seconds, _STEP_BASIS, read).inverse().scaled(options.batch) for step in (full, empty)
-    ]
+    rates = [with_band(step.seconds, _STEP_BASIS, read).inverse().scaled(options.batch) for step in (full, empty)]
     prompt = cost.prompt_seconds(options.prompt, options.max_input, options.batch)
     piece = min(options.prompt, options.max_input)
     first = None if prompt is None else with_band(prompt, _STEP_BASIS)

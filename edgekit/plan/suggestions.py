@@ -153,7 +153,9 @@ def _smaller_types(plan: Plan) -> list[str]:
 
 def _with_context(plan: Plan, context: int) -> Plan:
     options = plan.options
-    return changed(plan, context=context, max_input=min(options.max_input, context), prompt=min(options.prompt, context))
+    return changed(
+        plan, context=context, max_input=min(options.max_input, context), prompt=min(options.prompt, context)
+    )
 
 
 def _try(plan: Plan, **changes: object) -> Plan | None:
