@@ -70,7 +70,8 @@ def engine_from_onnx(
     model: Path,
     destination: Path,
     *,
-    profiles: Mapping[str, Mapping[str, AxisRange]],
+    profiles: Mapping[str, Mapping[str, AxisRange]] | None = None,
+    axes: Mapping[str, AxisRange] | None = None,
     plugin_libraries: Sequence[Path] = (),
     expected_plugins: Mapping[str, int] | None = None,
     compute_capabilities: Sequence[str] = (),
@@ -79,27 +80,29 @@ def engine_from_onnx(
     timing_cache: Path | None = None,
     listen: Listener | None = None,
     backend: Backend | None = None,
+    trt: Any = None,
 ) -> EngineBuild:
     """Build the engine of an ONNX file and write it to `destination`, which appears as a whole.
 
     Args:
         profiles: by name, in the engine's order: for each dynamic axis of the graph's inputs, by its name, the sizes to
             serve and to optimise for; for an input whose values decide shapes, by its name, those values.
+        axes: these of a single profile.
         plugin_libraries: where operators that TensorRT does not know come from.
         expected_plugins: how many nodes of each operator must have become plugins. A function body in the graph runs
             where a plugin is not found; with this, that is an error and not a slow engine.
         compute_capabilities: GPUs to build for ("89"); TensorRT-RTX only. Empty: the GPU of this machine.
         embed_plugins: carry the plugin libraries inside the engine.
         options: of `edgekit.build.backends.interface.OPTIONS`.
-        timing_cache: a file that keeps measured times of kernels from one build to the next, where the backend has that.
+        timing_cache: a file that keeps measured times of kernels from one build to the next, where there is such.
         listen: told of the phases of the build.
-        backend: TensorRT-RTX by default.
+        backend: TensorRT-RTX by default; trt: its module, where it is loaded already.
 
     Raises:
         BuildError: the graph does not parse (the node is named), a plugin is missing or refuses, or the build fails.
     """
     backend = backend or backend_named("tensorrt-rtx")
-    trt = backend.load()
+    trt = trt if trt is not None else backend.load()
     started = time.monotonic()
     logger = log.logger(trt)
     logger.begin()
@@ -124,7 +127,7 @@ def engine_from_onnx(
     config = builder.create_builder_config()
     backend.set_targets(trt, config, compute_capabilities)
     backend.set_options(trt, config, options, bool(plugins))
-    built_profiles = _add_profiles(builder, config, network, profiles)
+    built_profiles = _add_profiles(builder, config, network, profiles if profiles is not None else {"all": axes or {}})
     if plugins and embed_plugins:
         config.plugins_to_serialize = [str(library) for library in plugin_libraries]
     monitor = progress_monitor(trt, listen) if listen is not None else None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgekit.build import plugin_library as compiling
-from edgekit.build.backends import tensorrt_rtx as rtx
+from edgekit.build import rtx
 from edgekit.build.plugin_library import Toolchain
 from edgekit.build.profile import AxisRange, decoder_axes, profile_shapes, profile_values
 from edgekit.errors import BuildError

@@ -18,7 +18,7 @@ def main() -> None:
         built = engine_from_onnx(
             Path(job["model"]),
             Path(job["destination"]),
-            profiles={"all": {name: AxisRange(*sizes) for name, sizes in job["axes"].items()}},
+            axes={name: AxisRange(*sizes) for name, sizes in job["axes"].items()},
             plugin_libraries=[Path(path) for path in job["libraries"]],
             expected_plugins=job["expected"],
             compute_capabilities=job["capabilities"],

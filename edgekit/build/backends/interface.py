@@ -53,9 +53,8 @@ class Backend(Protocol):
     def set_targets(self, trt: Any, config: Any, capabilities: Sequence[str]) -> None:
         """Tell the builder what to build for. Raises BuildError for what it cannot."""
 
-    def set_options(self, trt: Any, config: Any, options: Collection[str], plugins: bool) -> None:
-        """Set options of OPTIONS, and what plugins need.
+    def check_options(self, trt: Any, options: Collection[str]) -> None:
+        """Refuse options of OPTIONS that it lacks here. Raises BuildError with the reason."""
 
-        Raises:
-            BuildError: it lacks one; the reason is given.
-        """
+    def set_options(self, trt: Any, config: Any, options: Collection[str], plugins: bool) -> None:
+        """Set options of OPTIONS, and what plugins need. Raises BuildError as `check_options` does."""

@@ -91,16 +91,19 @@ class TensorRT:
         # This machine's GPU is its only target: whoever asks for another has been refused, see `needs_device_kit`.
         pass
 
-    def set_options(self, trt: Any, config: Any, options: Collection[str], plugins: bool) -> None:
-        for option in options:
-            flag = getattr(trt.BuilderFlag, _FLAGS[option], None)
-            if flag is None:
+    def check_options(self, trt: Any, options: Collection[str]) -> None:
+        for option in sorted(options):
+            if not hasattr(trt.BuilderFlag, _FLAGS[option]):
                 raise BuildError(
                     "an option of the build is one that this TensorRT has",
                     f"TensorRT {trt.__version__} has no {_FLAGS[option]}",
                     f"leave --{option.replace('_', '-')} out",
                 )
-            config.set_flag(flag)
+
+    def set_options(self, trt: Any, config: Any, options: Collection[str], plugins: bool) -> None:
+        self.check_options(trt, options)
+        for option in options:
+            config.set_flag(getattr(trt.BuilderFlag, _FLAGS[option]))
         aliased = getattr(getattr(trt, "PreviewFeature", None), "ALIASED_PLUGIN_IO_10_03", None)
         if plugins and aliased is not None:
             config.set_preview_feature(aliased, True)
