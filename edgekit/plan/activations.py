@@ -20,6 +20,9 @@ PRODUCT_WORKSPACE_BYTES = 8_192_000
 #: Positions, slots and masks as 64-bit integers, per token of context.
 _POSITION_BYTES = 264
 
+#: Share of a layer's moment that the plan of memory cannot reuse for logits: it lies in pieces between them.
+_LEFT_BESIDE_LOGITS = 0.75
+
 #: `scripts/check-plan --grid` compares the formulas with engines of four shapes.
 BELOW, ABOVE = 0.20, 0.20
 _BASIS = (
@@ -61,24 +64,23 @@ def _aligned(count: int) -> int:
 
 def _half_precision(sizes: ModelSizes, dtype: str, batch: int, new: int, context: int) -> float:
     x, q, k, f = (2 * count for count in _widths(sizes))
-    grouped = 0 < sizes.kv_heads < sizes.heads and not sizes.query_rows
+    grouped = sizes.kv_heads < sizes.heads
     if new == 1:
         return PRODUCT_WORKSPACE_BYTES + batch * (context * _POSITION_BYTES + 6 * q + 2 * k)
-    # Kernels take key heads in powers of two.
-    padded = 2 * sizes.head_dim * _power_of_two(sizes.kv_heads)
-    mask = 2 * new
-    product = context * (mask + 2 * padded * grouped + _POSITION_BYTES) + new * (5 * q + 2 * k)
-    attention = context * (mask + 2 * q * grouped + _POSITION_BYTES // 2) + new * (6 * q + 2 * k)
-    feed_forward = new * (3 * f + 2 * x + context)
     # One sequence's logits go straight to the output; of several, and of integer heads, they are kept in half first.
     logits = 2 * batch * new * sizes.vocab_size if batch > 1 or dtype != "fp16" else 0
-    return max(
-        PRODUCT_WORKSPACE_BYTES + batch * max(product, feed_forward), batch * attention, _with(logits, batch * product)
-    )
-
-
-def _with(logits: int, product: float) -> float:
-    return PRODUCT_WORKSPACE_BYTES + logits + product if logits else 0
+    feed_forward = new * (3 * f + 2 * x)
+    if sizes.query_rows:
+        # The plugin needs no mask and repeats nothing; its workspace is an item of its own.
+        return PRODUCT_WORKSPACE_BYTES + logits + batch * max(feed_forward, new * (5 * q + 2 * k))
+    mask = 2 * new
+    # Kernels take key heads in powers of two; where query heads are no such multiple, keys are repeated for each.
+    repeated = max(4 * sizes.head_dim * _power_of_two(sizes.kv_heads), q) if grouped else 0
+    product = context * (mask + repeated + _POSITION_BYTES) + new * (5 * q + 2 * k)
+    attention = context * (mask + 2 * q * grouped + _POSITION_BYTES // 2) + new * (6 * q + 2 * k)
+    feed_forward += new * context
+    beside_logits = logits + _LEFT_BESIDE_LOGITS * batch * product if logits else 0
+    return max(PRODUCT_WORKSPACE_BYTES + max(batch * max(product, feed_forward), beside_logits), batch * attention)
 
 
 def _full_precision(sizes: ModelSizes, batch: int, new: int, context: int) -> float:
