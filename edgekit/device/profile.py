@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from edgekit.errors import DeviceError
 
 if sys.version_info >= (3, 11):
-    import tomllib
+    pass
 else:
-    import tomli as tomllib
+    pass
 
 #: In the package a link to the repository's devices/.
 DEVICES = Path(__file__).parent / "known"
