@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit import contract
 from edgekit.errors import SessionError
-from edgekit.runtime.operators import NO_OPERATORS, OperatorSupport
+from edgekit.runtime.operators import NO_OPERATORS, OperatorSupport, support_for
 from edgekit.runtime.ort_cache import ConcatCache, OrtCache, SharedCache
 from edgekit.runtime.ort_engine import inference_session, ort_errors, ort_signature
 from edgekit.runtime.session import Logits, Tokens
 from edgekit.runtime.signature import check_call, check_opening, check_rollback, decoder_signature
+
+if TYPE_CHECKING:
+    from edgekit.bundle import Bundle
 
 
 class OrtSession:
@@ -126,3 +129,24 @@ def _address(array: npt.NDArray[Any]) -> int:
     """Where the array lies; quicker than array.ctypes.data."""
     address: int = array.__array_interface__["data"][0]
     return address
+
+
+def open_session(
+    bundle: Bundle,
+    *,
+    backend: str = "cpu",
+    threads: int | None = None,
+    capacity: int | None = None,
+    operators: str = "auto",
+) -> OrtSession:
+    """A bundle's graph in ONNX Runtime; see session_from_bundle."""
+    cache = bundle.manifest.cache
+    return OrtSession(
+        bundle.graph,
+        cache_kind=cache.kind,
+        capacity_limit=cache.capacity_limit,
+        backend=backend,
+        threads=threads,
+        capacity=capacity,
+        operators=support_for(bundle, backend, operators),
+    )

@@ -1,30 +1,37 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgekit import contract
-from edgekit.runtime.ort_session import OrtSession
-from tests.runtime.tiny_decoder import MAX_POSITION, write_tiny_decoder
+from tests.runtime.subjects import KINDS, SUBJECTS, Subject
+from tests.runtime.tiny_decoder import write_tiny_decoder
 
 
 @pytest.fixture(scope="session")
 def tiny_graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same tiny decoder with either kind of cache."""
     folder = tmp_path_factory.mktemp("tiny")
-    return {
-        kind: write_tiny_decoder(folder / f"{kind}.onnx", kind)
-        for kind in (contract.CACHE_SHARED, contract.CACHE_CONCAT)
-    }
+    return {kind: write_tiny_decoder(folder / f"{kind}.onnx", kind) for kind in KINDS}
 
 
-@pytest.fixture(params=[contract.CACHE_SHARED, contract.CACHE_CONCAT])
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=[(engine, kind) for engine in SUBJECTS for kind in KINDS], ids="-".join)
+def subject(request: pytest.FixtureRequest, tiny_graphs: dict[str, Path]) -> Subject:
+    """An engine with a kind of cache, over the tiny decoder."""
+    engine, kind = request.param
+    return SUBJECTS[engine](tiny_graphs, kind)
+
+
 @pytest.fixture
-def session(tiny_graphs: dict[str, Path], kind: str) -> OrtSession:
-    """A session over the tiny decoder, once with each kind of cache."""
-    return OrtSession(tiny_graphs[kind], cache_kind=kind, capacity_limit=MAX_POSITION, threads=1)
+def session(subject: Subject) -> Iterator[Any]:
+    """A session of the subject."""
+    opened = subject.open()
+    yield opened
+    opened.close()
