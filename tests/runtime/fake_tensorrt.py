@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -50,13 +50,59 @@ class ExecutionContextAllocationStrategy(Enum):
     STATIC, ON_PROFILE_CHANGE, USER_MANAGED = range(3)
 
 
-#: What `TrtEngine` takes for the module `tensorrt`.
 class FakeTensorRT:
-    __version__ = "10.3.0"
+    """The module `tensorrt`, as far as the session uses it.
+
+    Attributes:
+        engines: what a file's content deserialises to.
+        plugins: (name, version, namespace) that a library registers, by its path.
+    """
+
     ILogger = ILogger
     TensorIOMode = TensorIOMode
     TensorLocation = TensorLocation
     ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
+
+    def __init__(self, version: str = "10.3.0.30") -> None:
+        self.__version__ = version
+        self.engines: dict[bytes, Callable[[], FakeEngine]] = {}
+        self.plugins: dict[str, list[tuple[str, str, str]]] = {}
+        self.deserialised: list[bytes] = []
+
+    def Runtime(self, logger: Any) -> FakeRuntime:
+        return FakeRuntime(self, logger)
+
+
+class Creator(NamedTuple):
+    name: str
+    plugin_version: str
+    plugin_namespace: str
+
+
+class FakeRuntime:
+    """An IRuntime and its IPluginRegistry."""
+
+    def __init__(self, trt: FakeTensorRT, logger: Any) -> None:
+        self.trt, self.logger = trt, logger
+        self.all_creators: list[Creator] = []
+
+    def get_plugin_registry(self) -> FakeRuntime:
+        return self
+
+    def load_library(self, path: str) -> object | None:
+        if path not in self.trt.plugins:
+            self.logger.log(_Severity.ERROR, f"cannot open {path}")
+            return None
+        self.all_creators += [Creator(*plugin) for plugin in self.trt.plugins[path]]
+        return object()
+
+    def deserialize_cuda_engine(self, content: Any) -> FakeEngine | None:
+        data = bytes(content)
+        self.trt.deserialised.append(data)
+        if data not in self.trt.engines:
+            self.logger.log(_Severity.ERROR, "Serialization (magic tag)\nIn throwUnlessHeaderOk")
+            return None
+        return self.trt.engines[data]()
 
 
 class FakeEngine:
@@ -226,4 +272,4 @@ class FakeContext:
 def fake_engine(gpu: FakeCudart, graph: Path, axes: Sequence[Axes], **options: Any) -> tuple[TrtEngine, FakeEngine]:
     """The engine as the session opens it, and the fake below it."""
     fake = FakeEngine(gpu, graph, axes, **options)
-    return TrtEngine(FakeTensorRT, fake, graph.name), fake
+    return TrtEngine(FakeTensorRT(), fake, graph.name), fake
