@@ -38,6 +38,7 @@ def decoder_axes(*, batch: int, new: int, context: int) -> dict[str, AxisRange]:
         contract.AXIS_SEQUENCE: AxisRange(1, 1, new),
         contract.AXIS_PAST: AxisRange(0, usual - 1, context - 1),
         contract.AXIS_TOTAL: AxisRange(1, usual, context),
+        contract.AXIS_SLOTS: AxisRange(1, usual, context),
         contract.AXIS_CAPACITY: AxisRange(context, context, context),
         contract.LOGITS_TO_KEEP: AxisRange(0, 1, new),
     }

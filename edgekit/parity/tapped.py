@@ -60,7 +60,7 @@ class TappedSession:
         self._vocab, self._hidden_size = model.vocab_size, model.hidden_size
         self._geometry = cache_geometry(*ort_signature(self._session), bundle.manifest.graph.file)
         shared = support.cache_kind(bundle.manifest.cache.kind) == contract.CACHE_SHARED
-        self._kept = capacity if shared else 0
+        self._kept = (self._geometry.slots or capacity) if shared else 0
         self.hidden: list[npt.NDArray[Any]] = []
         self.reset()
 

@@ -80,7 +80,7 @@ class SharedCache(OrtCache):
         capacity = max(self._allocated, FIRST_CAPACITY)
         while capacity < needed:
             capacity *= 2
-        capacity = min(capacity, self._limit)
+        capacity = self.geometry.slots or min(capacity, self._limit)
         grown = self._buffers or [None] * len(self.geometry.tensors)
         for index, tensor in enumerate(self.geometry.tensors):
             array = np.zeros(tensor.form.shape(self._batch, capacity), self.geometry.dtype)

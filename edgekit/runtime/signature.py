@@ -31,10 +31,14 @@ class BoundTensor:
 
 @dataclass(frozen=True)
 class CacheGeometry:
-    """What the graph's past inputs say: all layers' cache tensors, in graph order, and their element type."""
+    """What the graph's past inputs say: all layers' cache tensors, in graph order, and their element type.
+
+    `slots`: tokens that every buffer must have room for, where the graph fixes that.
+    """
 
     tensors: tuple[BoundTensor, ...]
     dtype: npt.DTypeLike
+    slots: int | None = None
 
     def by_layer(self, arrays: Sequence[npt.NDArray[Any]]) -> list[dict[str, npt.NDArray[Any]]]:
         """Arrays in the order of `tensors` as one table per layer, by suffix."""
@@ -56,6 +60,7 @@ def cache_geometry(inputs: Sequence[TensorSignature], outputs: Sequence[TensorSi
     presents = {value.name: value for value in outputs}
     tensors: list[BoundTensor] = []
     types = set()
+    rooms = set()
     for value in inputs:
         if (match := _PAST.fullmatch(value.name)) is None:
             continue
@@ -74,12 +79,14 @@ def cache_geometry(inputs: Sequence[TensorSignature], outputs: Sequence[TensorSi
         types |= {value.dtype, presents[present].dtype}
         _require(len(types) == 1, graph, f"its cache is of several types: {', '.join(sorted(types))}")
         sizes = (int(others[0]), int(others[1]))
+        rooms.add(int(value.shape[axis]) if _fixed(value.shape[axis]) else None)
         tensors.append(BoundTensor(layer, contract.CacheTensor(suffix, sizes), value.name, present))
     layers = [tensor.layer for tensor in tensors]
     _require(bool(layers), graph, f"it lacks {contract.past_name(0, contract.KEY)}")
     in_order = layers == sorted(layers) and set(layers) == set(range(layers[-1] + 1))
     _require(in_order, graph, "its layers are not in order")
-    return CacheGeometry(tuple(tensors), np.dtype(types.pop()))
+    _require(len(rooms) == 1, graph, "its buffers are of several capacities")
+    return CacheGeometry(tuple(tensors), np.dtype(types.pop()), rooms.pop())
 
 
 def decoder_signature(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from edgekit import contract
 from edgekit.errors import BundleError, EdgekitError, SessionError
 from edgekit.runtime.cuda import Cuda
 from edgekit.runtime.cuda_library import load_cuda
@@ -60,6 +61,7 @@ def open_session(
             cache_kind=cache.kind,
             capacity_limit=min(cache.capacity_limit, entry.max_kv_cache_capacity),
             capacity=capacity,
+            mask_of_slots=_mask_of_slots(bundle),
             description=f"{entry.backend} {trt.__version__}, CUDA {cuda.runtime_version()}, engine {entry.name}",
         )
     except BaseException:
@@ -129,6 +131,12 @@ def _check_capacity(entry: EngineEntry, capacity: int | None, bundle: Bundle) ->
             f"choose --max-context {entry.max_kv_cache_capacity} or less, or build a larger one: "
             f"edgekit build {bundle.path} --device {entry.device or 'DEVICE'} --help",
         )
+
+
+def _mask_of_slots(bundle: Bundle) -> bool:
+    """Whether the graph says that its attention mask may be longer than the tokens."""
+    inputs = {each["name"]: each["shape"] for each in bundle.manifest.graph.inputs}
+    return bool(inputs.get(contract.ATTENTION_MASK, ["", ""])[-1] == contract.AXIS_SLOTS)
 
 
 def _registered(runtime: Any) -> list[RegisteredPlugin]:

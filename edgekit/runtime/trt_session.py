@@ -19,6 +19,9 @@ from edgekit.runtime.trt_graphs import StepGraphs
 from edgekit.runtime.trt_memory import DeviceBuffers, Pinned
 
 _ID = np.dtype(np.int64).itemsize
+#: A mask of slots is lengthened by so many at a time: attention reads at most that many keys in vain, and the shapes of
+#: as many steps are the same.
+MASK_STEP = 256
 
 
 class TrtSession:
@@ -38,6 +41,7 @@ class TrtSession:
         cache_kind: str,
         capacity_limit: int,
         capacity: int | None = None,
+        mask_of_slots: bool = False,
         description: str = "tensorrt",
         cuda_graph: bool = True,
     ) -> None:
@@ -46,6 +50,7 @@ class TrtSession:
         Args:
             cache_kind, capacity_limit: of the bundle, see OrtSession; the engine may allow fewer tokens.
             capacity: most tokens wanted; None for the limit.
+            mask_of_slots: whether the attention mask may be longer than the tokens, see contract.AXIS_SLOTS.
             description: engine and versions, for people.
             cuda_graph: whether decode steps are captured where their shapes stay the same.
 
@@ -62,6 +67,8 @@ class TrtSession:
             self._cache: TrtCache = SharedCache(geometry, cuda, _slots(engine, geometry, self.capacity))
         else:
             self._cache = ConcatCache(geometry, cuda, self.capacity)
+        self._mask_of_slots = mask_of_slots
+        self._longest_mask = min(self._cache.slots, engine.most_tokens)
         self._graphs = StepGraphs(cuda, self._stream) if cuda_graph else None
         self._batch = 0
         #: On the GPU, for the current batch: token ids and the attention mask.
@@ -72,6 +79,7 @@ class TrtSession:
         #: On the host: token ids, logits, and a place for each number of positions to keep, so that what TensorRT
         #: reads from there never changes under it.
         self._ids: Pinned | None = None
+        self._mask: Pinned | None = None
         self._read: Pinned | None = None
         self._keeps = Pinned(cuda, (max(profile.most_new for profile in engine.profiles) + 1,), np.int64)
         self._keeps.array[:] = np.arange(len(self._keeps.array))
@@ -129,9 +137,10 @@ class TrtSession:
         assert ids is not None
         batch, new = tokens.shape
         self._cache.prepare(batch, self._stream)
+        columns = self._columns(new)
         shapes = {
             contract.INPUT_IDS: (batch, new),
-            contract.ATTENTION_MASK: (batch, self.length + new),
+            contract.ATTENTION_MASK: (batch, columns),
             **self._cache.shapes(batch),
         }
         engine.begin()
@@ -142,21 +151,40 @@ class TrtSession:
         self._cache.bind(context)
         read = self._bound(context, profile, batch, kept)
         ids.array[: batch * new] = tokens.ravel()
+        if self._mask_of_slots:
+            mask = self._mask_for(self.length + new, batch, columns)
 
         def enqueue() -> None:
             self._cuda.copy(self._inputs.addresses[0], ids.address, batch * new * _ID, self._stream)
+            if self._mask_of_slots:
+                self._cuda.copy(self._inputs.addresses[1], mask.address, batch * columns * _ID, self._stream)
             context.enqueue(self._stream)
             self._cuda.copy(read.address, self._logits.addresses[0], batch * kept * self.vocab * 4, self._stream)
 
         if self._graphs is None or new > 1:
             enqueue()
         else:
-            key = (profile.index, batch, self.length + new, *self._cache.key())
+            key = (profile.index, batch, columns, *self._cache.key())
             self._graphs.run(key, enqueue, lambda: context.capturable(self._stream))
         self._cuda.synchronize(self._stream, "run the engine")
         self._cache.accept(new)
         found: npt.NDArray[np.float32] = read.array[: batch * kept * self.vocab].reshape(batch, kept, self.vocab)
         return found
+
+    def _columns(self, new: int) -> int:
+        """The length of the attention mask for a step of `new` tokens: of one token, the same for many steps."""
+        total = self.length + new
+        if not self._mask_of_slots or new > 1:
+            return total
+        return min(-(-total // MASK_STEP) * MASK_STEP, self._longest_mask)
+
+    def _mask_for(self, total: int, batch: int, columns: int) -> Pinned:
+        """The mask [B, columns] of so many tokens, on the host."""
+        assert self._mask is not None
+        mask = self._mask.array[: batch * columns].reshape(batch, columns)
+        mask[:, :total] = 1
+        mask[:, total:] = -1
+        return self._mask
 
     def _bound(self, context: Context, profile: Profile, batch: int, kept: int) -> Pinned:
         """Set the addresses of everything but the cache; where the logits will be read from."""
@@ -181,18 +209,17 @@ class TrtSession:
             return
         self._inputs_batch = 0
         self._forget_graphs()
-        if self._ids is not None:
-            self._ids.free()
-            self._ids = None
-        self._inputs.allocate([batch * most_new * _ID, batch * self.capacity * _ID])
+        for pinned in (self._ids, self._mask):
+            if pinned is not None:
+                pinned.free()
+        self._ids = self._mask = None
+        slots = batch * self._longest_mask
+        self._inputs.allocate([batch * most_new * _ID, slots * _ID])
         self._ids = Pinned(self._cuda, (batch * most_new,), np.int64)
-        ones = Pinned(self._cuda, (batch * self.capacity,), np.int64)
-        try:
-            ones.array[:] = 1
-            self._cuda.copy(self._inputs.addresses[1], ones.address, ones.bytes, self._stream)
-            self._cuda.synchronize(self._stream, "write the attention mask")
-        finally:
-            ones.free()
+        self._mask = Pinned(self._cuda, (slots,), np.int64)
+        self._mask.array[:] = 1
+        self._cuda.copy(self._inputs.addresses[1], self._mask.address, self._mask.bytes, self._stream)
+        self._cuda.synchronize(self._stream, "write the attention mask")
         self._inputs_batch = batch
 
     def _room_for_logits(self, size: int) -> Pinned:
@@ -232,7 +259,7 @@ class TrtSession:
         self._cache.free()
         for buffers in (self._inputs, self._logits):
             buffers.free()
-        for pinned in (self._ids, self._read, self._keeps):
+        for pinned in (self._ids, self._mask, self._read, self._keeps):
             if pinned is not None:
                 pinned.free()
         self._cuda.destroy_stream(self._stream)

@@ -122,7 +122,8 @@ class FakeEngine:
         self.inputs = {value.name: value for value in self.session.get_inputs()}
         self.outputs = {value.name: value for value in self.session.get_outputs()}
         self.tensors = self.inputs | self.outputs
-        self.in_place = contract.AXIS_CAPACITY in self.inputs[contract.past_name(0, self.first_suffix)].shape
+        past, present = (of(0, self.first_suffix) for of in (contract.past_name, contract.present_name))
+        self.in_place = self.inputs[past].shape == self.outputs[present].shape
         self.contexts: list[FakeContext] = []
         self.log: list[str] = []
 

@@ -10,8 +10,10 @@ import numpy as np
 
 from edgekit import contract
 from edgekit.build.profile import decoder_axes
+from edgekit.bundle import Bundle
 from edgekit.runtime.ort_cache import SharedCache
 from edgekit.runtime.ort_session import OrtSession
+from edgekit.runtime.session import session_from_bundle
 from edgekit.runtime.trt_session import TrtSession
 from tests.runtime.fake_cuda import FakeCudart
 from tests.runtime.fake_tensorrt import FakeEngine, fake_engine
@@ -120,13 +122,47 @@ class FakeTrtSubject(Subject):
         poison_beyond(session)
 
 
+class ExportedSubject(FakeTrtSubject):
+    """The fakes over a model in the form that TensorRT gets, exported as any other."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.vocab = bundle.manifest.model.vocab_size
+        self.limit = bundle.manifest.cache.capacity_limit
+        self.layers = bundle.manifest.model.layers
+        super().__init__({bundle.manifest.cache.kind: bundle.graph}, bundle.manifest.cache.kind)
+
+    @property
+    def mask_of_slots(self) -> bool:
+        return contract.AXIS_SLOTS in self.bundle.manifest.graph.inputs[1]["shape"]
+
+    def cache_shapes(self, length: int) -> dict[str, tuple[int, ...]]:
+        found = {}
+        for value in self.bundle.manifest.graph.inputs:
+            if value["name"].startswith("past_key_values.0."):
+                suffix, shape = value["name"].rpartition(".")[2], list(value["shape"])
+                shape[0], shape[contract.SEQUENCE_AXES[suffix]] = 1, length
+                found[suffix] = tuple(shape)
+        return found
+
+    def open(self, **arguments: Any) -> TrtSession:
+        return super().open(**{"mask_of_slots": self.mask_of_slots, **arguments})
+
+    def reference(self) -> Any:
+        return session_from_bundle(self.bundle, threads=1)
+
+    def poison(self, session: TrtSession) -> None:
+        """Where the mask covers slots beyond the tokens, with finite numbers: they are multiplied by zero."""
+        poison_beyond(session, 0x4B if self.mask_of_slots else 0xFF)
+
+
 def ort_session(graphs: dict[str, Path], kind: str, **arguments: Any) -> OrtSession:
     options = {"capacity_limit": MAX_POSITION, "threads": 1, **arguments}
     return OrtSession(graphs[kind], cache_kind=kind, **options)
 
 
-def poison_beyond(session: TrtSession) -> None:
-    """Write NaN over everything in the buffers of the cache but the first `length` tokens, as bytes of 0xff."""
+def poison_beyond(session: TrtSession, byte: int = 0xFF) -> None:
+    """Write such bytes over everything in the buffers of the cache but the first `length` tokens; 0xff makes NaN."""
     cache, stream = session._cache, session._stream
     item = np.dtype(cache.geometry.dtype).itemsize
     for index, tensor in enumerate(cache.geometry.tensors):
@@ -136,10 +172,10 @@ def poison_beyond(session: TrtSession) -> None:
         for r in range(int(np.prod(shape[: tensor.form.axis]))):
             start = address + (r * laid_out + session.length) * row
             if laid_out > session.length:
-                session._cuda.fill(start, 0xFF, (laid_out - session.length) * row, stream)
+                session._cuda.fill(start, byte, (laid_out - session.length) * row, stream)
         if len(cache._buffers.addresses) == 2 * len(cache.geometry.tensors):
             other = next(a for a in cache._buffers.addresses[2 * index : 2 * index + 2] if a != address)
-            session._cuda.fill(other, 0xFF, cache._bytes(tensor, session._batch), stream)
+            session._cuda.fill(other, byte, cache._bytes(tensor, session._batch), stream)
     session._cuda.synchronize(stream)
 
 

@@ -187,7 +187,7 @@ def test_the_context_is_the_smaller_of_what_is_asked_and_allowed(subject: Subjec
         (np.array([[-1]]), 1, "-1"),
         (np.zeros((2, 1), np.int64), 1, "it was 1, now it is 2"),
         (np.zeros((1, 1), np.int64), -1, "-1"),
-        (np.zeros((1, 2049), np.int64), 1, "2048"),
+        (np.zeros((1, 2049), np.int64), 1, "2049 more"),
     ],
 )
 def test_malformed_calls_are_refused_and_change_nothing(
