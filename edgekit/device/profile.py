@@ -15,7 +15,7 @@ from edgekit.errors import DeviceError
 #: In the package a link to the repository's devices/.
 DEVICES = Path(__file__).parent / "known"
 
-KINDS = ("jetson", "datacenter", "rtx")
+KINDS = ("jetson", "datacenter", "desktop", "rtx")
 BACKENDS = ("tensorrt", "tensorrt-rtx")
 #: Types that weights of an engine can have: `dtypes` holds some of them.
 DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "int4", "fp4")
@@ -25,11 +25,16 @@ PEAKS = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4")
 
 @dataclass(frozen=True)
 class Software:
-    """A release that runs on the device: "JetPack 6.2" with its CUDA and TensorRT versions."""
+    """A release that runs on the device: "JetPack 6.2" with its CUDA and TensorRT versions.
+
+    Attributes:
+        tensorrt: the version of `backend`, which is one of BACKENDS.
+    """
 
     name: str
     cuda: str
     tensorrt: str
+    backend: str = "tensorrt"
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class DeviceProfile:
         memory_bus_bits, memory_transfers_per_s: width of the interface, and transfers per second and pin.
         shared_memory_per_block_bytes: the most that one thread block can be given (opt-in).
         storage: what models can be read from.
+        reported_names: by which the machine itself calls it: the names of the driver (NVML, nvidia-smi) or the part
+            numbers of the module in the device tree ("p3767-0005").
     """
 
     name: str
@@ -100,6 +107,7 @@ class DeviceProfile:
     memory_bus_bits: int | None = None
     memory_transfers_per_s: float | None = None
     storage: tuple[Storage, ...] = ()
+    reported_names: tuple[str, ...] = ()
 
     @property
     def backend(self) -> str:

@@ -20,7 +20,7 @@ else:
 SCHEMA = 1
 #: What the file says of itself: no fact of the device, so no source.
 _WITHOUT_SOURCE = ("title", "kind", "sources")
-_CHOICES = {"kind": KINDS, "backends": BACKENDS, "dtypes": DTYPES, "peak_ops_per_s": PEAKS}
+_CHOICES = {"kind": KINDS, "backends": BACKENDS, "backend": BACKENDS, "dtypes": DTYPES, "peak_ops_per_s": PEAKS}
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 _Table = TypeVar("_Table")
 

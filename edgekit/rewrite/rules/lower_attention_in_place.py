@@ -35,7 +35,9 @@ class MasksOfSlots(Masks):
         self.begin = self.node("Squeeze", [past, self.ints(1)], "mask.begin")
         #: the slots of the new tokens, int64 [B, S]
         self.slots = self.node("Add", [past, self.range(self.sequence, "mask.new")], "mask.new_slots")
-        counted = self.counted(self.node("Max", [self._mask, self.ints(0)], "mask.real"))
+        real = self.node("Max", [self._mask, self.ints(0)], "mask.real")
+        real.dtype = np.dtype(np.int64)
+        counted = self.counted(real)
         return self.node("GatherElements", [counted, self.slots], "mask.positions", axis=1)
 
     def _query_slots(self, slots: gs.Variable, stem: str) -> gs.Variable:
