@@ -309,7 +309,7 @@ def _engine_name(request: BuildRequest, backend: Backend, bundle: Bundle) -> str
 
 
 def _in_place(bundle: Bundle) -> bool:
-    return any(contract.AXIS_CAPACITY in tensor["shape"] for tensor in bundle.manifest.graph.inputs)
+    return bundle.manifest.cache.kind == contract.CACHE_SHARED
 
 
 def _check_disk(bundle: Bundle) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.generation import backend_option
+
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle
     from edgekit.evaluate.perplexity import EncodedText, Perplexity
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     "--baseline", metavar="BUNDLE", type=click.Path(path_type=Path), help="Measure another bundle, for comparison."
 )
 @click.option("--resume/--restart", default=True, help="Go on with an interrupted measurement, or begin again.")
-@click.option("--backend", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to run.")
+@backend_option
 @click.option(
     "--operators",
     type=click.Choice(["auto", "native", "functions"]),

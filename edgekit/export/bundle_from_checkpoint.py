@@ -68,7 +68,7 @@ def bundle_from_checkpoint(
         tables = {name: table.numpy() for name, table in model.rope_tables().items()}
         bind_weights(traced.graph, checkpoint, sources, tables, options.activations)
         quantized = _quantized(checkpoint, options, progress)
-        context = Context(traced.geometry, options.activations, quantized)
+        context = Context(traced.geometry, options.activations, quantized, max_context)
         progress.stage("rewrite", len(PIPELINES[options.form]), "rules")
         rules = rewrite(traced.graph, options.form, context, lambda name: progress.advance())
         structure = _write(traced.graph, draft.path, progress, standard=options.form != contract.FORM_ORT)
@@ -150,7 +150,7 @@ def _manifest(
     numbers = sum(tensor.numbers for cache in geometry.caches for tensor in cache)
     per_token = numbers * np.dtype(cache_dtype).itemsize
     shared = options.form == contract.FORM_ORT or all(
-        contract.AXIS_CAPACITY in [axis.dim_param for axis in value.type.tensor_type.shape.dim]
+        contract.AXIS_PAST not in [axis.dim_param for axis in value.type.tensor_type.shape.dim]
         for value in structure.graph.input
         if value.name.startswith("past_key_values.")
     )
