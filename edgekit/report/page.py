@@ -1,0 +1,47 @@
+"""A page as one HTML file that needs nothing else: style, plots and text are all in it, and no script."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from edgekit import __version__
+from edgekit.report.blocks import Figure, Page, Section
+
+TEMPLATES = Path(__file__).parent / "templates"
+#: Marks what edgekit made, so that nothing else is overwritten.
+GENERATOR = "edgekit"
+#: Widths that each plot is drawn for; the style sheet shows the one that fits.
+WIDE, NARROW = 720, 320
+#: Each state in a word, beside its colour.
+STATES = {"ok": "", "stale": "stale", "missing": "not measured", "failed": "failed"}
+
+
+def html_of(page: Page) -> str:
+    """The page as HTML, which is well-formed XML too. Every text is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html").render(
+        page=page,
+        style=Markup(style),
+        generator=f"{GENERATOR} {__version__}",
+        drawings=_drawings,
+        states=STATES,
+    )
+
+
+def _drawings(section: Section, block: Figure) -> dict[str, Markup]:
+    """The plot at each width, under the class that shows it."""
+    name = f"{section.name}-{section.blocks.index(block)}"
+    return {
+        "wide": block.plot.svg(WIDE, f"{name}-wide"),
+        "narrow": block.plot.svg(NARROW, f"{name}-narrow"),
+    }
