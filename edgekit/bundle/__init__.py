@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from edgekit.bundle.manifest import MANIFEST_NAME, SCHEMA, CacheInfo, FileEntry, GraphInfo, Manifest, ModelInfo, Tokens
 from edgekit.bundle.read import Bundle, FileCheck, check_files, read_bundle
-from edgekit.bundle.sidecar import SIDECARS, read_sidecar, write_sidecar
+from edgekit.bundle.sidecar import SIDECARS, Measurement, find_measurement, read_sidecar, write_sidecar
 from edgekit.bundle.write import BundleDraft, write_bundle
 
 __all__ = [
@@ -26,9 +26,11 @@ __all__ = [
     "FileEntry",
     "GraphInfo",
     "Manifest",
+    "Measurement",
     "ModelInfo",
     "Tokens",
     "check_files",
+    "find_measurement",
     "read_bundle",
     "read_sidecar",
     "write_bundle",
