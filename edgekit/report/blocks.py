@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from edgekit.report.numbers import NO_BREAK_SPACE
 from edgekit.report.svg import Plot
 
 #: How a thing stands: as a word beside it and as its colour, never as colour alone.
@@ -102,7 +103,17 @@ class Tile:
     label: str
     value: str
     note: str = ""
-    mood: Mood = "plain"
+    mood: Mood | Literal["quiet"] = "plain"
+
+    @property
+    def number(self) -> str:
+        """The value without its unit."""
+        return self.value.partition(NO_BREAK_SPACE)[0]
+
+    @property
+    def unit(self) -> str:
+        """The unit, where the value is a quantity."""
+        return self.value.partition(NO_BREAK_SPACE)[2]
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,14 @@ class Frame:
         return scale.ticks[:1]
 
 
-def scale_of(values: Sequence[float], log: bool, *, from_zero: bool = True) -> Scale:
-    """A scale for the values."""
-    return logarithmic(values) if log else linear(values, from_zero=from_zero)
+def x_scale_of(values: Sequence[float], log: bool) -> Scale:
+    """A scale from the smallest value to the largest."""
+    return logarithmic(values) if log else linear(values, from_zero=False, tight=True)
+
+
+def y_scale_of(values: Sequence[float], log: bool) -> Scale:
+    """A scale from 0, or from the power of ten below the smallest value."""
+    return logarithmic(values) if log else linear(values)
 
 
 def with_unit(title: str, unit: str) -> str:

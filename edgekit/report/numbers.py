@@ -7,7 +7,7 @@ import math
 #: Decimal prefixes from the smallest on; bytes are counted in thousands, as everywhere in edgekit.
 _PREFIXES = ((1e-9, "n"), (1e-6, "µ"), (1e-3, "m"), (1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
 #: Joins a number and its unit: they are never parted at the end of a line.
-_SPACE = "\N{NO-BREAK SPACE}"
+NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 #: Units that come as wholes, or that nobody writes with a prefix.
 _WHOLE = ("B", "")
 
@@ -45,20 +45,28 @@ def quantity(value: float, unit: str, digits: int = 3) -> str:
     """A number with its unit: "40.2 ms", "158 MB", "40.7 GB/s", "26.8 tokens/s"."""
     factor, shown = scaled(abs(value), unit)
     if factor == 1 and unit in _WHOLE and float(value).is_integer():
-        return f"{int(value):,}{_SPACE}{shown}".rstrip()
-    return f"{plain(value * factor, digits)}{_SPACE}{shown}".rstrip()
+        return f"{int(value):,}{NO_BREAK_SPACE}{shown}".rstrip()
+    return f"{plain(value * factor, digits)}{NO_BREAK_SPACE}{shown}".rstrip()
+
+
+def bound(value: float) -> str:
+    """A limit that somebody chose: "0.0001", not "0.000100"."""
+    shown = f"{value:.6f}".rstrip("0").rstrip(".")
+    return shown if float(shown) == value else f"{value:g}"
 
 
 def percent(share: float, digits: int = 3) -> str:
-    """A share (0 to 1) as "97.2 %"."""
-    return f"{plain(share * 100, digits)}{_SPACE}%"
+    """A share (0 to 1) as "97.2 %"; what is smaller than 0.01 % as that."""
+    if 0 < share < 1e-4:
+        return f"< 0.01{NO_BREAK_SPACE}%"
+    return f"{plain(share * 100, digits)}{NO_BREAK_SPACE}%"
 
 
 def change(ratio: float) -> str:
     """A ratio as a signed change: 1.0234 is "+2.34 %"."""
     value = (ratio - 1) * 100
     sign = "+" if value >= 0 else "\N{MINUS SIGN}"
-    return f"{sign}{abs(value):.2f}{_SPACE}%"
+    return f"{sign}{abs(value):.2f}{NO_BREAK_SPACE}%"
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

@@ -14,7 +14,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 #: Marks what edgekit made, so that nothing else is overwritten.
 GENERATOR = "edgekit"
 #: Widths that each plot is drawn for; the style sheet shows the one that fits.
-WIDE, NARROW = 720, 320
+WIDE, NARROW = 840, 320
 #: Each state in a word, beside its colour.
 STATES = {"ok": "", "stale": "stale", "missing": "not measured", "failed": "failed"}
 
@@ -45,3 +45,9 @@ def _drawings(section: Section, block: Figure) -> dict[str, Markup]:
         "wide": block.plot.svg(WIDE, f"{name}-wide"),
         "narrow": block.plot.svg(NARROW, f"{name}-narrow"),
     }
+
+
+def is_page(path: Path) -> bool:
+    """Whether edgekit made the file: its head says so."""
+    with path.open("rb") as file:
+        return f'<meta name="generator" content="{GENERATOR} '.encode() in file.read(2000)

@@ -45,11 +45,12 @@ class Scale:
         return f"{tick:,.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def linear(values: Iterable[float], *, from_zero: bool = True, most_ticks: int = 6) -> Scale:
-    """A scale that holds all values, its ends on ticks.
+def linear(values: Iterable[float], *, from_zero: bool = True, tight: bool = False, most_ticks: int = 6) -> Scale:
+    """A scale that holds all values.
 
     Args:
         from_zero: begin at 0, as lengths of bars must.
+        tight: end where the values end, and not at the next tick.
     """
     found = [value for value in values if math.isfinite(value)] or [0.0]
     low, high = min(found), max(found)
@@ -60,6 +61,9 @@ def linear(values: Iterable[float], *, from_zero: bool = True, most_ticks: int =
     step = _step((high - low) / max(1, most_ticks - 1))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple(step * n for n in range(first, last + 1))
+    if tight:
+        inside = tuple(tick for tick in ticks if low - step * 1e-9 <= tick <= high + step * 1e-9)
+        return Scale(low, high, inside or ticks[:1])
     return Scale(ticks[0], ticks[-1], ticks)
 
 

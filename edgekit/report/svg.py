@@ -15,14 +15,16 @@ from typing import Protocol
 from markupsafe import Markup
 
 from edgekit.report.canvas import COLOURS, FONT_SIZE, Canvas, fitted, legend, text_width
-from edgekit.report.frame import Frame, scale_of, with_unit
+from edgekit.report.frame import Frame, with_unit, x_scale_of, y_scale_of
 from edgekit.report.numbers import percent, quantity, scaled
 from edgekit.report.scale import Scale, linear
 
 #: A table: what its columns are, and its rows.
 Numbers = tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
 
-_BAR, _ROW = 18.0, 20.0
+_BAR, _LABEL = 18.0, 18.0
+#: From this width on there is room for labels beside bars.
+_ROOMY = 560
 
 
 class Plot(Protocol):
@@ -86,24 +88,27 @@ class Bars:
         return ("", self.title, "range") if ranged else ("", self.title), tuple(rows)
 
     def svg(self, width: int, name: str) -> Markup:
-        """Each bar below its label, its value at its end."""
+        """Each bar beside its label, or below it where there is little room; its value at its end."""
         canvas = Canvas(width)
+        left = 0.0 if width < _ROOMY else min(max(text_width(bar.label) for bar in self.bars), width * 0.4) + 12
         room = max(text_width(self._value(bar)) for bar in self.bars) + 10
         ends = [end for bar in self.bars for end in (bar.value, bar.high) if end is not None]
         scale = Scale(0.0, max(ends) or 1.0, ())
         some = any(bar.emphasis for bar in self.bars)
         y = 4.0
         for bar in self.bars:
-            canvas.text(0, y + FONT_SIZE, fitted(bar.label, width), "soft")
-            y += _ROW - 2
-            length = scale.place(bar.value) * (width - room)
-            tip = f"{bar.label}: {self._value(bar)}"
-            canvas.rect(0, y, max(length, 1.0), _BAR, "c6" if some and not bar.emphasis else "c1", tip, radius=2)
-            end = length
+            canvas.text(0, y + FONT_SIZE + 1, fitted(bar.label, left - 12 if left else width), "soft")
+            y += 0.0 if left else _LABEL
+            places = [
+                left + scale.place(at) * (width - left - room)
+                for at in (bar.value, bar.low, bar.high)
+                if at is not None
+            ]
+            tip, kind = f"{bar.label}: {self._value(bar)}", "c6" if some and not bar.emphasis else "c1"
+            canvas.rect(left, y, max(places[0] - left, 1.0), _BAR, kind, tip, radius=2)
             if bar.low is not None and bar.high is not None:
-                low, end = (scale.place(at) * (width - room) for at in (bar.low, bar.high))
-                _whisker(canvas, low, end, y + _BAR / 2)
-            canvas.text(max(length, end) + 7, y + 13.5, self._value(bar), "strong")
+                _whisker(canvas, places[1], places[2], y + _BAR / 2)
+            canvas.text(max(places) + 7, y + 13.5, self._value(bar), "strong")
             y += _BAR + 8
         canvas.height = y
         return canvas.svg(self.title, self.describe(), name)
@@ -222,8 +227,8 @@ class Lines:
             heights.append(self.limit[0])
         y_factor, y_unit = scaled(max(heights, default=1.0), self.y_unit)
         x_factor, x_unit = scaled(max((point.x for point in points), default=1.0), self.x_unit)
-        y_scale = scale_of([height * y_factor for height in heights], self.log_y)
-        x_scale = scale_of([point.x * x_factor for point in points], self.log_x, from_zero=False)
+        y_scale = y_scale_of([height * y_factor for height in heights], self.log_y)
+        x_scale = x_scale_of([point.x * x_factor for point in points], self.log_x)
         frame = Frame(canvas, x_scale, y_scale, top, top + 210)
         frame.draw(with_unit(self.x_title, x_unit), with_unit(self.y_title, y_unit))
         if self.limit is not None:
@@ -284,7 +289,7 @@ class Strips:
         canvas = Canvas(width)
         everything = [sample for _, samples in self.groups for sample in samples]
         factor, unit = scaled(max(everything), self.unit)
-        most = max(3, min(8, int(width / 90)))
+        most = max(4, min(8, width // 90))
         scale = linear([sample * factor for sample in everything], from_zero=self.from_zero, most_ticks=most)
         bottom = 54.0 * len(self.groups) + 2
         frame = Frame(canvas, scale, None, 0, bottom, left=8)
