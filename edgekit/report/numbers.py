@@ -22,6 +22,7 @@ def plain(value: float, digits: int = 3) -> str:
     if exponent < -4:
         return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("-", "\N{MINUS SIGN}")
     rounded = round(value, digits - 1 - exponent)
+    exponent = math.floor(math.log10(abs(rounded)))  # 9.996 has become 10
     return f"{rounded:,.{max(0, digits - 1 - exponent)}f}".replace("-", "\N{MINUS SIGN}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -17,10 +18,12 @@ GENERATOR = "edgekit"
 WIDE, NARROW = 840, 320
 #: Each state in a word, beside its colour.
 STATES = {"ok": "", "stale": "stale", "missing": "not measured", "failed": "failed"}
+#: Control characters and halves of pairs: XML has none of them, and files cannot hold the latter.
+_NO_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def html_of(page: Page) -> str:
-    """The page as HTML, which is well-formed XML too. Every text is escaped."""
+    """The page as HTML, which is well-formed XML too. Every text is escaped; what is no character is shown as "�"."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -29,13 +32,14 @@ def html_of(page: Page) -> str:
         lstrip_blocks=True,
     )
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html").render(
+    html = environment.get_template("page.html").render(
         page=page,
         style=Markup(style),
         generator=f"{GENERATOR} {__version__}",
         drawings=_drawings,
         states=STATES,
     )
+    return _NO_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", html)
 
 
 def _drawings(section: Section, block: Figure) -> dict[str, Markup]:
