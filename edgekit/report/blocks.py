@@ -72,7 +72,7 @@ class Figure:
     def numbers_table(self) -> Table:
         """What is drawn, as numbers."""
         head, rows = self.plot.table()
-        return Table("The numbers", head, rows, numeric=tuple(range(1, len(head))), folded=True)
+        return Table(f"Numbers: {self.plot.title}", head, rows, numeric=tuple(range(1, len(head))), folded=True)
 
 
 @dataclass(frozen=True)

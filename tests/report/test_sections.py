@@ -98,7 +98,7 @@ def test_perplexity_with_its_comparison(measured: Bundle) -> None:
     assert found["windows"] == "5 of 512 tokens, stride 512"
     assert "tiny, PyTorch float32" in text(part)
     assert "+1.92 ± 0.22 %" in text(part)
-    numbers = table(part, "The numbers")
+    numbers = table(part, "Numbers: Perplexity")
     assert numbers["this bundle"] == ["17.7", "17.2 to 18.1"]
 
 
@@ -161,7 +161,7 @@ def test_the_cache_beside_others(bare: Bundle) -> None:
     assert facts(part)["bytes per token"] == "3,000"
     assert "0.250 of MHA, 2.00 of MQA" in text(part)
     limit = bare.manifest.cache.capacity_limit
-    last = list(table(part, "The numbers").values())[-1]
+    last = list(table(part, "Numbers: Memory of the cache for one sequence").values())[-1]
     assert last[0].split()[0] == f"{3000 * limit / 1e6:.2f}"
 
 
