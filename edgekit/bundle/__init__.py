@@ -10,7 +10,17 @@ bundle.file("model.onnx"), bundle.manifest.model.layers
 
 from __future__ import annotations
 
-from edgekit.bundle.manifest import MANIFEST_NAME, SCHEMA, CacheInfo, FileEntry, GraphInfo, Manifest, ModelInfo, Tokens
+from edgekit.bundle.manifest import (
+    MANIFEST_NAME,
+    SCHEMA,
+    CacheInfo,
+    EngineEntry,
+    FileEntry,
+    GraphInfo,
+    Manifest,
+    ModelInfo,
+    Tokens,
+)
 from edgekit.bundle.read import Bundle, FileCheck, check_files, read_bundle
 from edgekit.bundle.sidecar import SIDECARS, Measurement, find_measurement, read_sidecar, write_sidecar
 from edgekit.bundle.write import BundleDraft, write_bundle
@@ -22,6 +32,7 @@ __all__ = [
     "Bundle",
     "BundleDraft",
     "CacheInfo",
+    "EngineEntry",
     "FileCheck",
     "FileEntry",
     "GraphInfo",

@@ -141,13 +141,34 @@ def _hardware() -> list[Finding]:
     findings.append(_disk())
     for gpu in gpus:
         findings.append(Finding(topic, gpu.name, "ok", gpu.detail))
-    if not gpus:
+    if gpus:
+        findings += _known_devices()
+    else:
         how = "the NVIDIA driver, on a machine with such a GPU"
         findings.append(Finding(topic, "NVIDIA GPU", "missing", "none found", EXTRA_ENABLES["cuda"], how))
     for name, how in (("g++", "apt install g++"), ("nvcc", "the CUDA toolkit, or pip install nvidia-cuda-nvcc")):
         version = host.compiler(name)
         enables = "compiling native operators on this machine"
         findings.append(Finding(topic, name, "ok" if version else "missing", version or "not found", enables, how))
+    return findings
+
+
+def _known_devices() -> list[Finding]:
+    """Which known device each accelerator is, and where it deviates from its profile."""
+    from edgekit.device.probe import probe
+
+    findings = []
+    name, enables = "known device", "plans and builds for this device by its name"
+    for device in probe():
+        if device.profile is None:
+            how = "a profile of it: devices/README.md"
+            findings.append(Finding("Hardware", name, "missing", f"{device.name} is none", enables, how))
+        elif device.deviations:
+            value = f"{device.profile.name}, but {'; '.join(device.deviations)}"
+            how = "see `edgekit devices probe`; on a Jetson, nvpmodel sets the power mode"
+            findings.append(Finding("Hardware", name, "warning", value, "the speed that plans reckon with", how))
+        else:
+            findings.append(Finding("Hardware", name, "ok", device.profile.name))
     return findings
 
 

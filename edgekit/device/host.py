@@ -93,10 +93,10 @@ def disk_free_bytes(path: Path) -> int:
 
 def compiler(name: str) -> str | None:
     """The version line of a compiler on the PATH, or None."""
-    output = _output([name, "--version"])
-    if output is None:
+    printed = output([name, "--version"])
+    if printed is None:
         return None
-    lines = [line for line in output.splitlines() if line.strip()]
+    lines = [line for line in printed.splitlines() if line.strip()]
     release = next((line for line in lines if "release" in line), lines[0] if lines else "")
     return release.strip()
 
@@ -104,7 +104,7 @@ def compiler(name: str) -> str | None:
 def gpus(tegra_release: Path = Path("/etc/nv_tegra_release")) -> list[Gpu]:
     """NVIDIA graphics processors: those of nvidia-smi, and a Jetson's by its L4T release file."""
     found = []
-    listing = _output(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"])
+    listing = output(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"])
     for line in (listing or "").splitlines():
         name, _, rest = line.partition(",")
         if rest:
@@ -122,8 +122,8 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _output(command: list[str]) -> str | None:
-    """Standard output of a command, or None when it is not there or fails."""
+def output(command: list[str]) -> str | None:
+    """Standard output of a command, or None when it is not there, fails, or takes more than 20 s."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):

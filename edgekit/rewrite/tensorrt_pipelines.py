@@ -10,6 +10,7 @@ TENSORRT = [
     "logits_to_float32",
     "share_factor_caches",
     "attach_functions",
+    "sum_masks_in_float",
 ]
 
 #: TensorRT 10.3 (JetPack 6): opset 20, and plugins only, since there a function always wins over a plugin.
@@ -20,6 +21,5 @@ JETPACK6 = [
     "lower_rotary_embedding",
     "lower_rms_normalization",
     "lower_gelu",
-    "sum_masks_in_float",
     "opset_20",
 ]

@@ -13,7 +13,7 @@ from edgekit.checkpoint import open_checkpoint
 from tests.build.conftest import Build
 from tests.parity.tiny_models import export, write_checkpoint
 
-AXES = {name: astuple(sizes) for name, sizes in decoder_axes(batch=2, new=16, context=64).items()}
+AXES = {name: astuple(sizes) for name, sizes in decoder_axes(batch=2, new=16, context=64, in_place=True).items()}
 
 
 @pytest.fixture(scope="module")

@@ -90,6 +90,23 @@ def test_the_text_report_has_every_finding() -> None:
         assert finding["how"] in result.stdout
 
 
+@pytest.mark.usefixtures("bare_machine")
+@pytest.mark.parametrize(
+    ("smi", "status", "value"),
+    [
+        ("NVIDIA L4, 8.9, 23034, 580.65.06, 72.00, 2040\n", "ok", "l4"),
+        ("NVIDIA L4, 8.9, 23034, 580.65.06, 40.00, 2040\n", "warning", "l4, but the power limit is 40 W of 72 W"),
+        ("NVIDIA T4, 7.5, 15360, 580.65.06, 70.00, 1590\n", "missing", "NVIDIA T4 is none"),
+    ],
+)
+def test_a_card_is_named_by_its_profile(monkeypatch: pytest.MonkeyPatch, smi: str, status: str, value: str) -> None:
+    monkeypatch.setattr(host, "gpus", lambda: [host.Gpu(smi.split(",")[0], "driver")])
+    monkeypatch.setattr(host, "output", lambda command: smi if command[0] == "nvidia-smi" else None)
+    finding = _findings()["known device"]
+    assert (finding["status"], finding["value"]) == (status, value)
+    assert bool(finding["how"]) == (status != "ok")
+
+
 def test_on_this_machine() -> None:
     findings = _findings()
     assert findings["Python"]["status"] == "ok"

@@ -16,7 +16,7 @@ from edgekit.cli.main import cli
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "exports/**/*.md", "plugins/**/*.md")
+    for pattern in ("*.md", "docs/*.md", "devices/*.md", "exports/**/*.md", "plugins/**/*.md")
     for path in ROOT.glob(pattern)
     if path.name != "CHANGELOG.md"  # tells of past versions
 )
@@ -49,10 +49,15 @@ def words(line: str) -> list[str]:
 
 def parsed(arguments: list[str]) -> click.Context:
     """What the verb makes of its arguments; a click.ClickException where it refuses them."""
-    group = click.Context(cli)
-    name, command, rest = cli.resolve_command(group, arguments)
-    assert command is not None
-    return command.make_context(name, rest, parent=group)
+    group: click.Group = cli
+    context = click.Context(cli)
+    while True:
+        name, command, arguments = group.resolve_command(context, arguments)
+        assert command is not None
+        context = command.make_context(name, list(arguments), parent=context)
+        if not isinstance(command, click.Group):
+            return context
+        group = command
 
 
 @pytest.fixture(autouse=True)

@@ -27,8 +27,8 @@ class Masks:
         self._constants: dict[tuple[str, Any], gs.Constant] = {}
         axis1 = self.ints(1)
         self._total = self.node("Shape", [self._mask], "mask.total", start=1, end=2)
-        sequence = self.node("Shape", [self._tokens], "mask.sequence", start=1, end=2)
-        self._past = self.node("Sub", [self._total, sequence], "mask.past")
+        self._new = self.node("Shape", [self._tokens], "mask.sequence", start=1, end=2)
+        self._past = self.node("Sub", [self._total, self._new], "mask.past")
         running = self.node("CumSum", [self._mask, self.scalar(1)], "mask.running")
         counted = self.node("Sub", [running, self.ints(1)], "mask.counted")
         clipped = self.node("Max", [counted, self.ints(0)], "mask.clipped")
@@ -72,7 +72,10 @@ class Masks:
         stem = "mask.full" if window <= 0 else f"mask.window_{window}"
         total = self.node("Squeeze", [self._total, self.ints(0)], stem + ".total")
         slots = self.node("Range", [self.scalar(0), total, self.scalar(1)], stem + ".slots")
-        queries = self.node("Slice", [slots, self._past, self._total, self.ints(0)], stem + ".query_slots")
+        # Not a slice of the slots: TensorRT bounds that by all T of them, and reserves memory for a mask [T, T].
+        new = self.node("Squeeze", [self._new, self.ints(0)], stem + ".new")
+        order = self.node("Range", [self.scalar(0), new, self.scalar(1)], stem + ".order")
+        queries = self.node("Add", [order, self._past], stem + ".query_slots")
         column = self.node("Unsqueeze", [queries, self.ints(1)], stem + ".query_column")
         seen = self.node("LessOrEqual", [slots, column], stem + ".causal")
         if window > 0:
