@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit.report.blocks import Block, Figure, Note, Section, State, Table, Text
-from edgekit.report.numbers import percent, quantity
+from edgekit.errors import EdgekitError
+from edgekit.report.blocks import Block, Cell, Figure, Heading, Note, Section, State, Table, Text
+from edgekit.report.kit_result import KitResult
+from edgekit.report.numbers import percent, plain, quantity
+from edgekit.report.planned import foretold, reason
 from edgekit.report.shape import SAMPLES
 from edgekit.report.source import Source
 from edgekit.report.svg import Bar, Bars
@@ -25,15 +28,46 @@ _CAPTION = (
 
 
 def section(source: Source) -> Section:
-    """The bound of each decode step at the measured bandwidth, and how near the measurement came."""
+    """Plans of devices beside what kits measured there; here, the bound that the measured bandwidth sets."""
     found = source.document("bench", SHAPE)
+    blocks: list[Block] = []
+    data: dict[str, Any] = {"devices": {}, "decodes": None}
+    for kit in source.kits:
+        device = str(kit.kit["device"])
+        shown, data["devices"][device] = _device(kit, source)
+        blocks += [Heading(device), *shown]
     if found is None:
-        note = source.missing("Speed, which a plan is held against,", "bench")
-        return Section("plan", TITLE, (note,), INTRO, "missing")
-    blocks: list[Block] = [*source.stale("bench"), *_bound(found["decodes"])]
-    data = [{"depth": row["depth"], "roofline": row["roofline"]} for row in found["decodes"]]
+        blocks.append(source.missing("Speed on this machine, which its bandwidth bounds,", "bench"))
+        return Section("plan", TITLE, tuple(blocks), INTRO, "ok" if source.kits else "missing", data=data)
+    if source.kits:
+        blocks.append(Heading("This machine"))
+    blocks += [*source.stale("bench"), *_bound(found["decodes"])]
+    data["decodes"] = [{"depth": row["depth"], "roofline": row["roofline"]} for row in found["decodes"]]
     state: State = "ok" if source.state("bench") == "ok" else "stale"
-    return Section("plan", TITLE, tuple(blocks), INTRO, state, data={"decodes": data})
+    return Section("plan", TITLE, tuple(blocks), INTRO, state, data=data)
+
+
+def _device(kit: KitResult, source: Source) -> tuple[tuple[Block, ...], list[dict[str, Any]]]:
+    """The plan of a kit's device beside its result, and the same for JSON."""
+    try:
+        found = foretold(source.bundle, kit)
+    except EdgekitError as error:
+        return (Note(reason(error), "warn"),), []
+    if not found:
+        return (Note("Its result holds nothing that the planner foretells."),), []
+    rows: tuple[tuple[Text, ...], ...] = tuple(
+        (
+            each.name,
+            Cell(quantity(each.plan.value, each.unit), note=each.range),
+            quantity(each.measured, each.unit),
+            plain(each.ratio),
+            Cell("within", "good") if each.within else Cell("outside", "warn"),
+        )
+        for each in found
+    )
+    head = ("", "planned", "measured", "measured / planned", "the plan's range")
+    data = [{"name": e.name, "unit": e.unit, "planned": e.plan.facts(), "measured": e.measured} for e in found]
+    return (Table("Planned for the device, and measured on it", head, rows, (1, 2, 3)),), data
 
 
 def _bound(decodes: list[dict[str, Any]]) -> tuple[Block, ...]:
