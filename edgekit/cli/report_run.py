@@ -18,8 +18,11 @@ CONTEXT = 512
 #: Greedy tokens of each prompt, as `edgekit parity` has it by default.
 PARITY_TOKENS = 64
 _PROBE_PROMPT, _PROBE_STEPS = 128, 4
-#: PyTorch's float32 steps beside the bundle's: measured on SmolLM2-135M, 2 cores (docs/report.md).
-_TORCH_STEPS = 4.0
+#: A step in float32 over one of the bundle's, by the bytes of a weight with its scale.
+_FLOAT32_STEPS = {"fp32": 1.0, "fp16": 2.0, "int8": 3.5, "int4": 6.5}
+#: Steps in float32 that parity takes for each greedy token, in PyTorch and in the exact graph: 362 s for 512 tokens of
+#: SmolLM2-135M as int8, whose own steps took 29 ms then, on two processors that others used too.
+_PARITY_STEPS = 7.0
 
 
 def run_what_is_missing(bundle: Bundle, *, offline: bool) -> list[EdgekitError]:
@@ -49,7 +52,7 @@ def run_what_is_missing(bundle: Bundle, *, offline: bool) -> list[EdgekitError]:
 
 
 def estimate(bundle: Bundle, needed: Iterable[str]) -> str:
-    """ "about 3 min": from how long a prompt and a few steps take now. Coarse: PyTorch's share is a rule of thumb."""
+    """ "about 3 min": from how long a prompt and a few steps take now. Coarse: parity's share is a rule of thumb."""
     import numpy as np
 
     from edgekit.cli.display_progress import duration
@@ -80,8 +83,7 @@ def _parity_s(bundle: Bundle, step_s: float) -> float:
     from edgekit.parity.prompts import shipped_prompts
 
     steps = len(shipped_prompts()) * PARITY_TOKENS
-    # Once by PyTorch, once token by token through the exact graph, and once as it runs.
-    return steps * step_s * (2 * _TORCH_STEPS + 1)
+    return steps * step_s * (1 + _PARITY_STEPS * _FLOAT32_STEPS.get(bundle.manifest.dtype, 4.0))
 
 
 def _eval_s(bundle: Bundle, token_s: float) -> float:

@@ -39,7 +39,7 @@ def page_of(source: Source) -> Page:
     return Page(
         title=manifest.model.name,
         kicker="edgekit bundle report",
-        subtitle=str(source.bundle.path.absolute()),
+        subtitle=str(source.bundle.path),
         tags=(
             manifest.model.model_type,
             manifest.dtype,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 from edgekit.report.blocks import Block, Cell, Facts, Figure, Heading, Note, Section, State, Table, Text, Tile
@@ -74,7 +75,7 @@ def _verdict(found: dict[str, Any]) -> Note:
 def _facts(found: dict[str, Any], source: Source) -> Facts:
     weights = "the weights that its codes stand for" if found["reference"] == "dequantized" else "the checkpoint's own"
     rows: list[tuple[str, Text]] = [
-        ("compared with", Cell(found["checkpoint"], code=True)),
+        ("compared with", Cell(PurePath(found["checkpoint"]).name, code=True)),
         ("weights on both sides", weights),
         ("activations", f"{found['activations']} when the bundle runs"),
         ("text", f"{found['prompts']} prompts with {found['model']['greedy_tokens']} tokens of continuation each"),
