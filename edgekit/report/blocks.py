@@ -123,6 +123,7 @@ class Section:
     Attributes:
         name: unique on the page, of letters, digits and hyphens.
         intro: a sentence below the title.
+        label: in the navigation; the title where it is empty.
         data: what it was made from, for JSON.
     """
 
@@ -133,6 +134,7 @@ class Section:
     state: State = "ok"
     tiles: tuple[Tile, ...] = ()
     data: Any = None
+    label: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from edgekit.report.source import Source
 from edgekit.report.svg import Lines, Point, Series, Strips
 
 ORDER = 10
-TITLE = "Parity with PyTorch"
+TITLE, LABEL = "Parity with PyTorch", "Parity"
 INTRO = "The same tokens through PyTorch in float32 and through this bundle, compared after each layer."
 #: The ways to run a graph whose activations are not rounded to 8 bits.
 EXACT_MODES = ("prefill", "chunked", "decode")
@@ -48,14 +48,14 @@ def section(source: Source) -> Section:
     if found is None:
         note = source.missing("Whether this bundle computes what PyTorch computes", "parity")
         tile = Tile("Parity", "not measured", "edgekit parity", "quiet")
-        return Section("parity", TITLE, (note,), INTRO, "missing", (tile,))
+        return Section("parity", TITLE, (note,), INTRO, "missing", (tile,), label=LABEL)
     current = source.state("parity") == "ok"
-    blocks: list[Block] = [*source.stale("parity"), _verdict(found), _facts(found, source)]
+    blocks: list[Block] = [*source.stale("parity"), _verdict(found, current), _facts(found, source)]
     stages = found["stages"]
     blocks += [*_layer_figure(stages), _mode_table(stages), Heading("Choices beside the original model's")]
     blocks += [_choices(found["model"]), *_weights(found["weights"]), *_layer_table(stages)]
     state: State = ("ok" if found["passed"] else "failed") if current else "stale"
-    return Section("parity", TITLE, tuple(blocks), INTRO, state, (_tile(found, current),), source.data("parity"))
+    return Section("parity", TITLE, tuple(blocks), INTRO, state, (_tile(found, current),), source.data("parity"), LABEL)
 
 
 def _tile(found: dict[str, Any], current: bool) -> Tile:
@@ -66,9 +66,10 @@ def _tile(found: dict[str, Any], current: bool) -> Tile:
     return Tile("Parity", verdict, note, "good" if found["passed"] else "bad")
 
 
-def _verdict(found: dict[str, Any]) -> Note:
+def _verdict(found: dict[str, Any], current: bool) -> Note:
     if found["passed"]:
-        return Note("Every stage is within the tolerance of its numbers.", "good")
+        text = "Every stage is within the tolerance of its numbers."
+        return Note(text, "good") if current else Note(f"Then: {text}")
     return Note(f"Failed: {found['failure']}", "bad")
 
 

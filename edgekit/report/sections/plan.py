@@ -14,7 +14,7 @@ from edgekit.report.source import Source
 from edgekit.report.svg import Bar, Bars
 
 ORDER = 50
-TITLE = "Plan and measurement"
+TITLE, LABEL = "Plan and measurement", "Plan"
 INTRO = "What the hardware allows, beside what was reached."
 _BOUND = {"bytes_per_token": int, "bound_s_per_token": float, "attained": float}
 SHAPE = {
@@ -38,13 +38,13 @@ def section(source: Source) -> Section:
         blocks += [Heading(device), *shown]
     if found is None:
         blocks.append(source.missing("Speed on this machine, which its bandwidth bounds,", "bench"))
-        return Section("plan", TITLE, tuple(blocks), INTRO, "ok" if source.kits else "missing", data=data)
+        return Section("plan", TITLE, tuple(blocks), INTRO, "ok" if source.kits else "missing", data=data, label=LABEL)
     if source.kits:
         blocks.append(Heading("This machine"))
     blocks += [*source.stale("bench"), *_bound(found["decodes"])]
     data["decodes"] = [{"depth": row["depth"], "roofline": row["roofline"]} for row in found["decodes"]]
     state: State = "ok" if source.state("bench") == "ok" else "stale"
-    return Section("plan", TITLE, tuple(blocks), INTRO, state, data=data)
+    return Section("plan", TITLE, tuple(blocks), INTRO, state, data=data, label=LABEL)
 
 
 def _device(kit: KitResult, source: Source) -> tuple[tuple[Block, ...], list[dict[str, Any]]]:
