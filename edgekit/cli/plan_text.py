@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from edgekit.cli.table import print_table
+from edgekit.plan.break_even import LONGEST_BLOCK, BreakEven
 from edgekit.plan.facts import missing, notes
 from edgekit.plan.limits import largest_batch, largest_context
 from edgekit.plan.plan import Plan
@@ -112,20 +113,25 @@ def _block_rows(plan: Plan) -> list[tuple[str, str]]:
     rows = [
         (
             f"{block.proposed} proposed",
-            f"a step costs {block.relative_cost:.2f} of one token's"
-            + (
-                "; cannot pay"
-                if block.needed_acceptance is None
-                else f"; pays from {block.needed_acceptance:.0%} accepted, without the drafting"
-            ),
+            f"verifying costs {block.relative_cost:.2f} of a step; {block.tokens:.1f} tokens at {even.acceptance:.0%} "
+            f"accepted, so drafting may take {block.draft_budget:.1f} steps",
         )
         for block in even.blocks
     ]
+    rows.append(("break-even", longest_block(even)))
     if even.free_positions:
         rows.append(("for free", f"about {even.free_positions} positions, before arithmetic is what limits"))
     rows.append(("smaller cache", f"half of it makes steps 10 % faster from {pays.half_pays_from:,.0f} tokens on"))
     rows.append(("", f"the cache's bytes equal the weights' at {pays.equals_weights:,.0f} tokens"))
     return rows
+
+
+def longest_block(even: BreakEven) -> str:
+    """The block length beyond which verifying alone costs more than it can give."""
+    if not even.longest_paying:
+        return f"no block pays at {even.acceptance:.0%} accepted"
+    more = "more than " if even.longest_paying == LONGEST_BLOCK else ""
+    return f"{more}{even.longest_paying} proposed tokens at {even.acceptance:.0%} accepted, if drafting were free"
 
 
 def _limit_rows(plan: Plan) -> list[tuple[str, str]]:
@@ -145,8 +151,8 @@ def _suggest(plan: Plan) -> None:
     click.echo(click.style("What would make it fit", bold=True))
     for entry in found:
         other = entry.plan
-        total, speed = gigabytes(other.memory.total.value), rate(other.speed.tokens_per_s)
-        click.echo(f"  {entry.change}: {total}, {other.run_verdict}, {speed} tokens/s")
+        speed = f", {rate(other.speed.tokens_per_s)} tokens/s" if entry.speed_is_known else ""
+        click.echo(f"  {entry.change}: {gigabytes(other.memory.total.value)}, {other.run_verdict}{speed}")
         if entry.command:
             click.echo(f"      {entry.command}")
 

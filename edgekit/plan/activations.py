@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from edgekit.plan.estimate import Estimate
 from edgekit.plan.model_sizes import ModelSizes
-from edgekit.plan.storage import activation_bytes
 
 #: Workspace that TensorRT-RTX 1.7 adds where sizes vary: the same for models of all sizes and in every type.
 PRODUCT_WORKSPACE_BYTES = 8_192_000
@@ -34,6 +33,9 @@ def activation_memory(sizes: ModelSizes, dtype: str, batch: int, new: int, conte
     Args:
         batch: sequences; new: most new tokens at once; context: most tokens in all.
     """
+    if not sizes.cache_in_place:
+        # The largest step may come on top of the longest past (`edgekit.build.profile.decoder_axes`).
+        context += new - 1
     if dtype == "fp32":
         value = _full_precision(sizes, batch, new, context)
     else:

@@ -24,11 +24,15 @@ class Block:
         proposed: tokens drafted; `proposed + 1` positions are verified.
         relative_cost: of such a step over a step of one token, without the cost of drafting.
         needed_acceptance: chance per proposed token from which it pays; None where no chance suffices.
+        tokens: expected per step at the usual acceptance.
+        draft_budget: steps of one token that drafting may take before nothing is won, at that acceptance.
     """
 
     proposed: int
     relative_cost: float
     needed_acceptance: float | None
+    tokens: float
+    draft_budget: float
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,11 @@ def break_even(cost: StepCost, context: int, batch: int = 1, acceptance: float =
     def relative(proposed: int) -> float:
         return cost.step(context, batch, proposed + 1).seconds / one.seconds
 
-    blocks = tuple(Block(n, relative(n), _needed(relative(n), n)) for n in BLOCKS)
+    def block(proposed: int) -> Block:
+        tokens, times = expected_tokens(acceptance, proposed), relative(proposed)
+        return Block(proposed, times, _needed(times, proposed), tokens, max(0.0, tokens - times))
+
+    blocks = tuple(block(proposed) for proposed in BLOCKS)
     paying = [n for n in range(1, LONGEST_BLOCK + 1) if expected_tokens(acceptance, n) > relative(n)]
     free = None
     if one.compute_s:

@@ -60,7 +60,7 @@ def _suggestion(entry: Suggestion) -> dict[str, Any]:
         "command": entry.command,
         "verdict": entry.plan.run_verdict,
         "total_bytes": entry.plan.memory.total.value,
-        "tokens_per_s": entry.plan.speed.tokens_per_s.value,
+        "tokens_per_s": entry.plan.speed.tokens_per_s.value if entry.speed_is_known else None,
     }
 
 

@@ -58,7 +58,8 @@ def page(plans: Sequence[Plan]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(body)
-        + f'\n<p class="quiet">edgekit {escape(__version__)}. Formulas and sources: docs/planning.md.</p>\n</body>\n</html>\n'
+        + f'\n<p class="quiet">edgekit {escape(__version__)}. Formulas and sources: docs/planning.md.</p>'
+        + "\n</body>\n</html>\n"
     )
 
 
@@ -139,7 +140,7 @@ def _limits(plan: Plan) -> str:
             entry.change,
             _badge(entry.plan.run_verdict),
             gigabytes(entry.plan.memory.total.value),
-            rate(entry.plan.speed.tokens_per_s),
+            rate(entry.plan.speed.tokens_per_s) if entry.speed_is_known else "",
             f"<code>{escape(entry.command)}</code>" if entry.command else "",
         )
         for entry in run_suggestions(plan)
@@ -153,16 +154,17 @@ def _break_even(plan: Plan) -> str:
         (
             str(block.proposed),
             f"{block.relative_cost:.2f}",
-            "never" if block.needed_acceptance is None else f"{block.needed_acceptance:.0%}",
+            f"{block.tokens:.1f}",
+            f"{block.draft_budget:.1f}",
         )
         for block in even.blocks
     ]
     free = f"About {even.free_positions} positions are verified in the time of one. " if even.free_positions else ""
     return (
-        f"<p>{free}Without the cost of drafting:</p>"
-        + _table(("proposed tokens", "cost of a step", "acceptance needed"), rows)
-        + f"<p>The cache's bytes equal the weights' at {plan.cache_pays.equals_weights:,.0f} tokens; half the cache makes "
-        f"steps 10 % faster from {plan.cache_pays.half_pays_from:,.0f} tokens on.</p>"
+        f"<p>{free}Where {even.acceptance:.0%} of the proposed tokens are accepted:</p>"
+        + _table(("proposed", "cost of verifying, steps", "tokens a step", "drafting may take, steps"), rows)
+        + f"<p>The cache's bytes equal the weights' at {plan.cache_pays.equals_weights:,.0f} tokens; half the cache "
+        f"makes steps 10 % faster from {plan.cache_pays.half_pays_from:,.0f} tokens on.</p>"
     )
 
 

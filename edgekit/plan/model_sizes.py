@@ -52,7 +52,7 @@ class ModelSizes:
 
     Attributes:
         tied: the head is the embedding, which `matrices` then hold once, as EMBEDDING.
-        unquantised: weights that are no matrices of linear layers and keep the activations' type: norms, biases, factors.
+        unquantised: weights that are no matrices of linear layers and keep the type of activations (norms, biases).
         rotary_tables: tables of cosines and of sines, each [positions, d / 2].
         caches: one per layer.
         cache_in_place: the graph writes the cache in place (factors); otherwise it makes a new, longer one each step.

@@ -1,6 +1,7 @@
 """What one step of decoding costs: bytes, arithmetic, time, and what limits it.
 
-    t = max(bytes / (BANDWIDTH_SHARE · bandwidth), operations / (COMPUTE_SHARE · peak)) + CYCLES_PER_LAYER · layers / clock
+    t = max(bytes / (BANDWIDTH_SHARE · bandwidth), operations / (COMPUTE_SHARE · peak))
+        + CYCLES_PER_LAYER · layers / clock
 
 The three constants are the same for all models and devices. They were fitted to the figures that TensorRT-Edge-LLM
 publishes for Qwen3 on Jetson Orin and Thor (`scripts/check-plan --published` prints figures, fit and residuals); no
@@ -9,7 +10,7 @@ engine of edgekit has been timed on a GPU yet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgekit.plan.estimate import Estimate
 from edgekit.plan.machine import Machine
@@ -75,7 +76,7 @@ class StepCost:
     sizes: ModelSizes
     machine: Machine
     dtype: str
-    extra: Compression = Compression()
+    extra: Compression = field(default_factory=Compression)
     in_place: bool | None = None
     #: Bytes of weights per step where they are known better than `dtype` tells.
     weights: float | None = None
@@ -104,7 +105,7 @@ class StepCost:
         )
 
     def prompt_seconds(self, tokens: int, max_input: int, batch: int = 1) -> float | None:
-        """Time to read a prompt in pieces of at most `max_input` tokens and make the first logits; None without a peak."""
+        """Time to read a prompt in pieces of `max_input` tokens and make the first logits; None without a peak."""
         seconds, depth = 0.0, 0
         while depth < tokens:
             piece = min(max_input, tokens - depth)

@@ -28,10 +28,12 @@ class Compression:
     Attributes:
         saten_bytes_per_weight: of the layers' matrices as a tensor train with sparse corrections.
         draft_head_bytes: of heads that propose further tokens, read at each step.
+        share_at_8_bits: of the layers' matrices, what an int4 export kept at 8 bits; known only after it.
     """
 
     saten_bytes_per_weight: float | None = None
     draft_head_bytes: int = 0
+    share_at_8_bits: float | None = None
 
 
 def activation_bytes(dtype: str) -> int:
@@ -39,7 +41,7 @@ def activation_bytes(dtype: str) -> int:
     return 4 if dtype == "fp32" else 2
 
 
-def matrix_bytes(matrix: Matrix, dtype: str, tied: bool) -> Estimate:
+def matrix_bytes(matrix: Matrix, dtype: str, tied: bool, share_at_8_bits: float | None = None) -> Estimate:
     """Bytes of codes and scales of one kind of matrices."""
     if dtype in ("fp32", "fp16") or (matrix.role == EMBEDDING and not tied):
         # A lookup table beside a head of its own keeps the activations' type.
@@ -48,7 +50,7 @@ def matrix_bytes(matrix: Matrix, dtype: str, tied: bool) -> Estimate:
     if dtype == "int8" or matrix.role in (EMBEDDING, HEAD) or matrix.inputs % BLOCK:
         return Estimate.exact(at_8_bits, "")
     at_4_bits = matrix.numbers * (0.5 + _SCALE_BYTES / BLOCK)
-    kept = KEPT_AT_8_BITS
+    kept = KEPT_AT_8_BITS if share_at_8_bits is None else Estimate.exact(share_at_8_bits, "measured")
     mixed = [at_4_bits + share * (at_8_bits - at_4_bits) for share in (kept.value, kept.low, kept.high)]
     return Estimate(mixed[0], mixed[1], mixed[2], kept.basis)
 
@@ -75,7 +77,7 @@ def weight_bytes(sizes: ModelSizes, dtype: str, positions: int, extra: Compressi
 def _of(matrix: Matrix, sizes: ModelSizes, dtype: str, extra: Compression) -> Estimate:
     if extra.saten_bytes_per_weight is not None and matrix.role not in (EMBEDDING, HEAD):
         return Estimate.exact(matrix.numbers * extra.saten_bytes_per_weight, "")
-    return matrix_bytes(matrix, dtype, sizes.tied)
+    return matrix_bytes(matrix, dtype, sizes.tied, extra.share_at_8_bits)
 
 
 def _basis(dtype: str) -> str:

@@ -27,19 +27,20 @@ class Suggestion:
     Attributes:
         change: in words; command: what makes or checks it, None where edgekit has no command for it yet.
         plan: the evaluated plan, which fits.
+        speed_is_known: whether the plan's speeds hold; not where weights cross a bus whose speed is not in the profile.
     """
 
     change: str
     command: str | None
     plan: Plan
+    speed_is_known: bool = True
 
 
 def run_suggestions(plan: Plan) -> list[Suggestion]:
     """Changes after which running fits, the least intrusive first; empty if it fits already."""
     if plan.fits:
         return []
-    found = [suggestion for suggestion in _candidates(plan) if suggestion.plan.fits]
-    return found
+    return [suggestion for suggestion in _candidates(plan) if suggestion.plan.fits]
 
 
 def build_suggestions(plan: Plan) -> list[str]:
@@ -47,7 +48,9 @@ def build_suggestions(plan: Plan) -> list[str]:
     if plan.build_verdict != DOES_NOT_FIT:
         return []
     missing = plan.build.memory.value - plan.build.available
-    lines = [f"add {missing / 1e9:,.1f} GB of swap for the build: weights that wait can lie there"]
+    lines = []
+    if missing <= plan.build.available:
+        lines.append(f"add {missing / 1e9:,.1f} GB of swap for the build")
     for dtype in _smaller_types(plan):
         other = _try(plan, dtype=dtype)
         if other is not None and other.fits and other.build_verdict != DOES_NOT_FIT:
@@ -123,10 +126,11 @@ def _streaming(plan: Plan) -> Iterator[Suggestion]:
         other = changed(plan, resident_weight_bytes=resident)
         moved = (weights - resident) / 1e9
         yield Suggestion(
-            f"weight streaming: {moved:,.1f} GB of the weights stay in the host's memory and cross the bus at every step, "
-            "so much slower",
+            f"weight streaming: {moved:,.1f} GB of the weights stay in the host's memory and cross the bus at each "
+            "step, which is much slower",
             None,
             other,
+            speed_is_known=False,
         )
 
 

@@ -1,4 +1,4 @@
-"""Gemma 3, text only: norms on both sides of each sublayer, local layers with a window and rotary tables of their own."""
+"""Gemma 3, text only: norms on both sides of each sublayer, local layers with a window and their own rotary tables."""
 
 from __future__ import annotations
 
