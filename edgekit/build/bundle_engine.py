@@ -95,6 +95,8 @@ def prepared_build(
     """
     device, manifest = request.device, bundle.manifest
     backend = preflight.chosen_backend(device, request.backend)
+    preflight.check_versions(device)
+    preflight.check_dtype(bundle, device)
     if backend.name == "tensorrt" and preflight.needs_device_kit(device, backend, None):
         raise preflight.refuse_other_device(device, bundle.path)
     trt = backend.load(device.kind)
@@ -107,7 +109,6 @@ def prepared_build(
             f"build with another backend: --backend {' or '.join(n for n in device.backends if n != backend.name)}",
         )
     preflight.check_form(bundle, backend, trt, device)
-    preflight.check_dtype(bundle, device)
     backend.check_options(trt, request.options)
     limits = preflight.served_limits(bundle, device, dict(request.limits))
     note = preflight.check_operators(bundle, backend, version)

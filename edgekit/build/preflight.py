@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit import contract
 from edgekit.build.backends import Backend, backend_named
-from edgekit.build.backends.tensorrt import release
+from edgekit.build.backends.tensorrt import OLDEST, release
 from edgekit.build.profile import Limits
 from edgekit.bundle import Bundle
 from edgekit.device.profile import DeviceProfile
@@ -58,11 +58,23 @@ def local_capabilities() -> set[str]:
 def refuse_other_device(profile: DeviceProfile, bundle: Path) -> BuildError:
     """The error where an engine must be built on the device itself."""
     local = ", ".join(sorted(local_capabilities())) or "none"
+    others = "".join(f"; or build here with --backend {name}" for name in profile.backends if name != "tensorrt")
     return BuildError(
         f"an engine for {profile.title} is built on one: TensorRT builds for the GPU it runs on",
         f"it has compute capability {profile.compute_capability}, GPUs of this machine: {local}",
-        f"copy the bundle to the device and run there: edgekit build {bundle} --device {profile.name}",
+        f"copy the bundle to the device and run there: edgekit build {bundle} --device {profile.name}{others}",
     )
+
+
+def check_versions(profile: DeviceProfile) -> None:
+    """Refuse a device none of whose releases has a TensorRT that edgekit builds with."""
+    versions = [software.tensorrt for software in profile.software if software.tensorrt]
+    if profile.backends == ("tensorrt",) and versions and all(release(version) < OLDEST for version in versions):
+        raise BuildError(
+            f"engines are built with TensorRT {'.'.join(map(str, OLDEST))} or newer",
+            f"the newest release for {profile.title}, {profile.software[-1].name}, has {versions[-1]}",
+            "choose another device: edgekit devices list; this one can be planned for, not built for",
+        )
 
 
 def check_form(bundle: Bundle, backend: Backend, trt: Any, profile: DeviceProfile) -> None:
