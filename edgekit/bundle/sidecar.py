@@ -40,7 +40,16 @@ class Measurement:
 
 def write_sidecar(bundle: Bundle, name: str, payload: dict[str, Any]) -> None:
     """Store a measurement ("parity", "eval" or "bench"), replacing the earlier one in one step."""
-    tie = {KEY: bundle.manifest_sha256, TIME: datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    _write(bundle, name, payload, datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+
+def keep_measurement(bundle: Bundle, name: str, found: Measurement) -> None:
+    """Store a measurement that was made before: one of the same graph, for another manifest."""
+    _write(bundle, name, found.document, found.measured_at)
+
+
+def _write(bundle: Bundle, name: str, payload: dict[str, Any], time: str | None) -> None:
+    tie = {KEY: bundle.manifest_sha256, **({TIME: time} if time is not None else {})}
     text = json.dumps({**tie, **payload}, indent=2, ensure_ascii=False, allow_nan=False)
     atomic_write(bundle.path / _file_name(name), text + "\n")
 
