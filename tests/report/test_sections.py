@@ -218,7 +218,21 @@ ENGINE = {
     "max_batch_size": 1,
     "max_input_len": 1024,
     "max_kv_cache_capacity": 4096,
-    "plugins": [{"name": "TPAAttention", "version": "1", "nodes": 5, "library": "engines/x.so", "sha256": "d" * 64}],
+    "plugins": [
+        {
+            "name": "TPAAttention",
+            "version": "1",
+            "namespace": "",
+            "nodes": 5,
+            "library": "tokenizer.json",
+            "sha256": "d" * 64,
+        }
+    ],
+    "file": "model.onnx",
+    "cuda": "13",
+    "profiles": [],
+    "graph_sha256": "e" * 64,
+    "cache_key": "f" * 64,
     "options": ["weight_streaming"],
     "engine_bytes": 271_234_567,
     "weights_bytes": None,
@@ -228,30 +242,18 @@ ENGINE = {
 }
 
 
-def test_engines_with_what_they_take() -> None:
-    from edgekit.report.sections import engines
-
-    class Listing:
-        """A bundle whose manifest lists engines; reading such a manifest is tested where it is read."""
-
-        path = Path("bundle")
-
-        class manifest:
-            raw: dict[str, Any] = {"engines": [ENGINE]}  # noqa: RUF012
-
-    found = engines.section(Source(Listing(), {}))  # type: ignore[arg-type]
-    assert found is not None
-    purpose, costs, _, plugins = found.blocks
-    assert [getattr(cell, "text", cell) for cell in purpose.rows[0]] == [  # type: ignore[union-attr]
-        "sm89-fp16", "tensorrt-rtx 1.7.1.116", "SM 89", "1 sequence, 1,024 new tokens at once, 4,096 in all",
-    ]  # fmt: skip
-    assert [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in costs.rows[0]] == [  # type: ignore[union-attr]
-        "sm89-fp16", "271 MB", "not told", "12.3 MB", "61.5 s", "1.23 GB",
-    ]  # fmt: skip
-    assert plugins.rows[0][0] == "sm89-fp16: TPAAttention"  # type: ignore[union-attr]
-    Listing.manifest.raw = {"engines": [{**ENGINE, "build_seconds": "long"}]}
-    with pytest.raises(BundleError, match=r"\[0\]\.build_seconds must be a finite number"):
-        engines.section(Source(Listing(), {}))  # type: ignore[arg-type]
+def test_engines_with_what_they_take(bare: Bundle) -> None:
+    assert "engines" not in {part.get("id") for part in report(bare).iter("section")}
+    part = section(report(with_manifest(bare, engines=[ENGINE])), "engines")
+    purpose = table(part, "What each is for")["sm89-fp16fp16"]
+    assert purpose == [
+        "tensorrt-rtx 1.7.1.116weight_streaming",
+        "SM 89for rtx-4090",
+        "1 sequence, 1,024 new tokens at once, 4,096 in all",
+    ]
+    costs = table(part, "What each takes")["sm89-fp16"]
+    assert costs == ["271 MB", "not told", "12.3 MB", "61.5 s", "1.23 GB"]
+    assert table(part, "Plugins that they call")["sm89-fp16: TPAAttention"] == ["1", "5", "tokenizer.json" + "d" * 64]
 
 
 def test_what_is_missing_comes_with_its_command(bare: Bundle) -> None:
