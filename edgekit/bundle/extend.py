@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.bundle.read import Bundle, read_manifest
-from edgekit.bundle.sidecar import SIDECARS, read_sidecar
+from edgekit.bundle.sidecar import SIDECARS, find_measurement
 from edgekit.bundle.write import BundleDraft, write_bundle
 from edgekit.errors import BundleError
 
@@ -34,7 +34,8 @@ def extend_bundle(
         DoesNotFit: the disk is full.
     """
     _check_writable(bundle.path)
-    measured = {name: payload for name in SIDECARS if (payload := read_sidecar(bundle, name)) is not None}
+    found = {name: find_measurement(bundle, name) for name in SIDECARS}
+    measured = {name: entry for name, entry in found.items() if entry is not None and entry.current}
     left_out = tuple(f"{directory}/" for directory in without)
     kept = [entry for entry in bundle.manifest.files if not entry.name.startswith(left_out)]
     known = {entry.name: entry.sha256 for entry in kept}

@@ -23,7 +23,7 @@ from typing import Any
 from edgekit import __version__
 from edgekit.bundle.manifest import MANIFEST_NAME, SCHEMA, Manifest
 from edgekit.bundle.read import Bundle, unlisted_files
-from edgekit.bundle.sidecar import write_sidecar
+from edgekit.bundle.sidecar import Measurement, keep_measurement
 from edgekit.errors import BundleError, DoesNotFit
 from edgekit.files import atomic_write, sha256_of, sync_directory
 
@@ -37,7 +37,7 @@ class BundleDraft:
 
     path: Path
     manifest: dict[str, Any] = field(default_factory=dict)
-    sidecars: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sidecars: dict[str, Measurement] = field(default_factory=dict)
 
 
 @contextmanager
@@ -209,8 +209,8 @@ def _finish(draft: BundleDraft, progress: Callable[[int], None] | None, known: M
     text = json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     manifest = Manifest.from_dict(json.loads(text))
     atomic_write(draft.path / MANIFEST_NAME, text)
-    for name, payload in draft.sidecars.items():
-        write_sidecar(Bundle(draft.path, manifest, sha256(text.encode()).hexdigest()), name, payload)
+    for name, found in draft.sidecars.items():
+        keep_measurement(Bundle(draft.path, manifest, sha256(text.encode()).hexdigest()), name, found)
 
 
 def _position(field_name: str) -> int:
