@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgekit.build.estimate import (
+    BASE_MEMORY_BYTES,
+    BASE_SECONDS,
+    MEMORY_PER_WEIGHT_BYTE,
+    SECONDS_PER_LAYER_AND_PROFILE,
+)
 from edgekit.plan.estimate import Estimate
 from edgekit.plan.machine import Machine
 from edgekit.plan.model_sizes import ModelSizes
 
-#: Peak anonymous memory of a process that builds with TensorRT-RTX 1.7: what Python and the libraries take, and so
-#: many times the engine's weights (`scripts/check-plan --build` measures; docs/planning.md has the table).
-BASE_BYTES = 350e6
-WEIGHTS_HELD = Estimate(4.0, 2.5, 6.0, "peaks of TensorRT-RTX 1.7 builds")
-#: Seconds of one core: to load and compile, per layer, and per byte of weights.
-SECONDS_BASE = 0.5
-SECONDS_PER_LAYER = 0.2
-SECONDS_PER_WEIGHT_BYTE = 8e-9
+#: Bytes held at the peak per byte of weights, beyond what the process holds without a model. The usual figure is that
+#: of `edgekit build`; the spread is that of `scripts/check-plan` (docs/planning.md has the table).
+WEIGHTS_HELD = Estimate(MEMORY_PER_WEIGHT_BYTE, 2.0, 6.0, "peaks of TensorRT-RTX 1.7 builds")
+#: One profile for prompts and one for decoding.
+PROFILES = 2
 RTX = "tensorrt-rtx"
 
 
@@ -45,13 +48,13 @@ def build_cost(sizes: ModelSizes, machine: Machine, weight_bytes: Estimate) -> B
     factor = WEIGHTS_HELD
     basis = factor.basis if rtx else f"{factor.basis}; TensorRT itself was not measured, a rival reports 3 to 4 times"
     memory = Estimate(
-        BASE_BYTES + factor.value * weight_bytes.value,
-        BASE_BYTES + factor.low * weight_bytes.low,
-        BASE_BYTES + factor.high * weight_bytes.high,
+        BASE_MEMORY_BYTES + factor.value * weight_bytes.value,
+        BASE_MEMORY_BYTES + factor.low * weight_bytes.low,
+        BASE_MEMORY_BYTES + factor.high * weight_bytes.high,
         basis,
     )
     seconds = None
     if rtx:
-        value = SECONDS_BASE + SECONDS_PER_LAYER * sizes.layers + SECONDS_PER_WEIGHT_BYTE * weight_bytes.value
-        seconds = Estimate(value, value / 2, value * 3, "builds on two shared x86 cores at 2.6 GHz")
+        value = BASE_SECONDS + SECONDS_PER_LAYER_AND_PROFILE * sizes.layers * PROFILES
+        seconds = Estimate(value, value / 2, value * 3, "builds on two x86 cores at 2.6 GHz with nothing else to do")
     return BuildCost(device.backend, not rtx, memory, seconds, device.usable_memory_bytes)

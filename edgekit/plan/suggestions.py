@@ -56,7 +56,7 @@ def build_suggestions(plan: Plan) -> list[str]:
         if other is not None and other.fits and other.build_verdict != DOES_NOT_FIT:
             lines.append(f"build with {dtype} weights: {other.build.memory.value / 1e9:,.1f} GB")
             break
-    return lines
+    return lines or ["build on a larger device: TensorRT builds for the GPU that it runs on"]
 
 
 def _candidates(plan: Plan) -> Iterator[Suggestion]:
@@ -171,6 +171,6 @@ def _try(plan: Plan, **changes: object) -> Plan | None:
 
 def _export(plan: Plan) -> str:
     options = plan.options
-    return (
-        f"edgekit export {plan.model} -o BUNDLE --form tensorrt --dtype {options.dtype} --max-context {options.context}"
-    )
+    # A configuration can be planned, but not exported: that takes the weights it belongs to.
+    model = "CHECKPOINT" if plan.model.endswith(".json") else plan.model
+    return f"edgekit export {model} -o BUNDLE --form tensorrt --dtype {options.dtype} --max-context {options.context}"

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from edgekit.device.profile import device_names, device_profile
 from edgekit.errors import DeviceError, ModelError
 from edgekit.plan.estimate import Estimate, total
 from edgekit.plan.facts import missing, plan_facts
@@ -224,3 +225,14 @@ def test_the_page_is_whole_and_fetches_nothing(smollm2: ModelSizes, llama_2_7b: 
 def test_names_are_escaped_in_the_page(smollm2: ModelSizes) -> None:
     plan = make_plan("<script>x</script>", smollm2, BOARD, PlanOptions("fp16", 64))
     assert "<script>" not in page([plan])
+
+
+@pytest.mark.parametrize("name", device_names())
+def test_every_device_can_be_planned_for(smollm2: ModelSizes, name: str) -> None:
+    device = device_profile(name)
+    plan = make_plan("model", smollm2, device, PlanOptions("fp16", 1024))
+    assert plan.fits
+    assert plan.speed.tokens_per_s.low < plan.speed.tokens_per_s.value < plan.speed.tokens_per_s.high
+    assert plan.build.on_device == (device.backend == "tensorrt")
+    # No faster than reading the weights once a token at the peak bandwidth.
+    assert plan.speed.at_start.value < device.memory_bandwidth_bytes_per_s / (2 * 134_515_008)
