@@ -165,6 +165,14 @@ def served_limits(bundle: Bundle, profile: DeviceProfile, given: dict[str, int])
             f"lower --max-kv-cache-capacity or --max-batch-size; edgekit plan {bundle.manifest.model.name} --device "
             f"{profile.name} tells what fits",
         )
+    fixed = fixed_capacity(bundle)
+    if fixed is not None and weights + fixed * per_token > usable:
+        raise DoesNotFit(
+            f"weights and caches must fit into the {usable / 1e9:.1f} GB that {profile.title} has for a program",
+            f"weights {weights / 1e9:.2f} GB, and the graph's buffers hold {fixed:,} tokens for each of {batch} "
+            f"sequences whether they are used or not: {fixed * per_token / 1e9:.2f} GB",
+            f"make them smaller: {export_command(bundle, context=max(1, fixed // 2))}",
+        )
     longest = given.get("max_input_len", min(Limits.max_input_len, capacity))
     if longest > capacity:
         raise BuildError(
@@ -174,6 +182,16 @@ def served_limits(bundle: Bundle, profile: DeviceProfile, given: dict[str, int])
         )
     draft = given.get("max_draft_len", Limits.max_draft_len)
     return Limits(batch, longest, capacity, min(draft, capacity - 1))
+
+
+def fixed_capacity(bundle: Bundle) -> int | None:
+    """Tokens that the buffers of caches written in place hold, where the graph fixes that."""
+    for value in bundle.manifest.graph.inputs:
+        suffix = value["name"].rpartition(".")[2]
+        if value["name"] == contract.past_name(0, suffix):
+            size = value["shape"][contract.SEQUENCE_AXES[suffix]]
+            return size if isinstance(size, int) else None
+    return None
 
 
 def export_command(bundle: Bundle, *, form: str = "", dtype: str = "", context: int | None = None) -> str:

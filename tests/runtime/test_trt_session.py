@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from edgekit.errors import BundleError, DoesNotFit, SessionError
 from edgekit.runtime.trt_session import TrtSession
 from tests.runtime.fake_cuda import LAUNCH_FAILURE, OUT_OF_MEMORY
 from tests.runtime.fake_tensorrt import FakeContext
-from tests.runtime.subjects import MOST_NEW, FakeTrtSubject
+from tests.runtime.subjects import MOST_NEW, ExportedSubject, FakeTrtSubject
 from tests.runtime.test_ort_session import add_input, edited, rename_logits, widen_cache
 from tests.runtime.tiny_decoder import LAYERS
 
@@ -130,6 +131,42 @@ def test_a_step_whose_shapes_stay_is_captured_once_and_then_launched(tiny_graphs
     plain.close()
     graph.close()
     assert not fake.gpu.graphs
+
+
+def test_decoding_is_one_graph_for_as_long_as_the_mask_does(exported: Any) -> None:
+    """A mask of slots is as long for 256 tokens in turn: a step runs plainly, the next is captured, and so on."""
+    fake = ExportedSubject(exported("llama", "tensorrt"))
+    plain, graph = fake.open(cuda_graph=False), fake.open()
+    for session in (plain, graph):
+        session.forward(fake.tokens[:, :5])
+    for i in range(5, 300):
+        step = fake.tokens[:, i : i + 1]
+        np.testing.assert_array_equal(graph.forward(step), plain.forward(step))
+        if i in (100, 200):
+            for session in (plain, graph):
+                session.rollback(i - 20)
+                session.forward(fake.tokens[:, i - 20 : i + 1])
+    assert fake.gpu.calls["cudaStreamBeginCapture"] == 2
+    assert graph.graph_launches == (256 - 5 - 1) + (300 - 256 - 1)
+    assert plain.graph_launches == 0
+    for session in (plain, graph):
+        session.close()
+    assert not fake.gpu.graphs
+    assert not fake.gpu.live
+
+
+def test_a_mask_of_slots_ends_with_the_buffer(exported: Any) -> None:
+    fake = ExportedSubject(exported("llama", "tensorrt"))
+    axes = [decoder_axes(batch=1, new=new, context=300, in_place=True) for new in (64, 1)]
+    session = fake.open(axes=axes)
+    assert session.capacity == 300
+    session.forward(fake.tokens[:, :299])
+    want = fake.reference()
+    want.forward(fake.tokens[:, :299])
+    np.testing.assert_allclose(
+        session.forward(fake.tokens[:, 299:300]), want.forward(fake.tokens[:, 299:300]), atol=fake.tolerance
+    )
+    assert context_of(fake, 1).shapes[contract.ATTENTION_MASK] == (1, 300)
 
 
 def test_a_graph_is_forgotten_when_logits_move(tiny_graphs: dict[str, Path]) -> None:
