@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Sequence
 from typing import Any
+
+from edgekit.bundle import Bundle, read_bundle
 
 LAYERS = 2
 
@@ -160,3 +163,45 @@ def kit_result(**changes: Any) -> dict[str, Any]:
         "bench": bench(session="tensorrt 10.3 on Orin"),
         **changes,
     }
+
+
+#: As a manifest lists it; its files are those of a tiny bundle.
+ENGINE = {
+    "name": "sm89-fp16",
+    "backend": "tensorrt-rtx",
+    "backend_version": "1.7.1.116",
+    "compute_capabilities": ["89"],
+    "device": "rtx-4090",
+    "dtype": "fp16",
+    "max_batch_size": 1,
+    "max_input_len": 1024,
+    "max_kv_cache_capacity": 4096,
+    "plugins": [
+        {
+            "name": "TPAAttention",
+            "version": "1",
+            "namespace": "",
+            "nodes": 5,
+            "library": "tokenizer.json",
+            "sha256": "d" * 64,
+        }
+    ],
+    "file": "model.onnx",
+    "cuda": "13",
+    "profiles": [],
+    "graph_sha256": "e" * 64,
+    "cache_key": "f" * 64,
+    "options": ["weight_streaming"],
+    "engine_bytes": 271_234_567,
+    "weights_bytes": None,
+    "activation_bytes": 12_345_678,
+    "build_seconds": 61.49,
+    "build_peak_memory_bytes": 1_234_567_890,
+}
+
+
+def with_manifest(bundle: Bundle, **changes: Any) -> Bundle:
+    """The same bundle after its manifest was written anew with other fields."""
+    file = bundle.path / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    return read_bundle(bundle.path)

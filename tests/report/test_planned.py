@@ -16,10 +16,12 @@ from edgekit.report.kit_result import read_kit_result
 from edgekit.report.numbers import quantity
 from tests.chat.tiny_bundle import write_tiny_bundle
 from tests.report import documents
+from tests.report.documents import ENGINE, with_manifest
 from tests.report.reading import report, section, table, text
 
 DEVICE = "jetson-orin-nano-8gb"
 CAPTION = "Planned for the device, and measured on it"
+ENGINE_CAPTION = "Planned for the engine, and what its build told"
 #: Of the size of SmolLM2-135M.
 CONFIG = {
     "model_type": "llama",
@@ -57,10 +59,10 @@ def shown(bundle: Bundle, folder: Path, **changes: Any) -> Any:
     return section(report(bundle, read_kit_result(file)), "plan")
 
 
-def planned(bundle: Bundle, *arguments: str) -> dict[str, Any]:
+def planned(bundle: Bundle, *arguments: str, device: str = DEVICE) -> dict[str, Any]:
     """What the verb says."""
     config = str(bundle.path / "config.json")
-    result = CliRunner().invoke(command, [config, "--device", DEVICE, "--dtype", "fp16", "--json", *arguments])
+    result = CliRunner().invoke(command, [config, "--device", device, "--dtype", "fp16", "--json", *arguments])
     assert result.exception is None, result.exception
     facts: dict[str, Any] = json.loads(result.stdout)
     return facts
@@ -92,6 +94,30 @@ def test_memory_of_a_build_on_the_device(tmp_path: Path) -> None:
     build = {"build_seconds": 100.0, "build_peak_memory_bytes": int(memory["value"])}
     rows = table(shown(bundle, tmp_path, build=build, bench=None), CAPTION)
     assert rows["build: peak memory"][2:] == ["1.00", "within"]
+
+
+def test_what_an_engine_takes(tmp_path: Path) -> None:
+    bundle = with_config(tmp_path, CONFIG)
+    limits = ("--context", "4096", "--batch", "1", "--max-input-len", "1024")
+    facts = planned(bundle, *limits, device="rtx-4090")
+    items = facts["memory"]["items"]
+    engine = {
+        **ENGINE,
+        "weights_bytes": round(items["weights"]["value"] * 1.0001),
+        "activation_bytes": round(items["activations"]["high"] * 1.2),
+        "build_seconds": facts["build"]["seconds"]["value"] * 0.9,
+        "build_peak_memory_bytes": None,
+    }
+    rows = table(section(report(with_manifest(bundle, engines=[engine])), "plan"), ENGINE_CAPTION)
+    assert list(rows) == ["weights", "activations", "build: time"]
+    assert rows["weights"][2:] == ["1.00", "within"]
+    assert rows["activations"][3] == "outside"
+    assert rows["build: time"][2:] == ["0.900", "within"]
+
+
+def test_an_engine_for_no_named_device_has_no_plan(tmp_path: Path) -> None:
+    bundle = with_manifest(with_config(tmp_path, CONFIG), engines=[{**ENGINE, "device": ""}])
+    assert section(report(bundle), "plan").get("class") == "missing"
 
 
 @pytest.mark.parametrize(

@@ -11,20 +11,14 @@ from typing import Any
 import pytest
 
 import edgekit.report.sections
-from edgekit.bundle import Bundle, read_bundle, write_sidecar
+from edgekit.bundle import Bundle, write_sidecar
 from edgekit.errors import BundleError
 from edgekit.report.collect import document_of, page_of, section_makers
 from edgekit.report.kit_result import read_kit_result
 from edgekit.report.source import Source
 from tests.report import documents
+from tests.report.documents import ENGINE, with_manifest
 from tests.report.reading import facts, report, section, table, text, tiles
-
-
-def with_manifest(bundle: Bundle, **changes: Any) -> Bundle:
-    """The same bundle after its manifest was written anew with other fields."""
-    file = bundle.path / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-    return read_bundle(bundle.path)
 
 
 def test_every_file_is_a_section_in_the_order_of_the_page(measured: Bundle) -> None:
@@ -206,40 +200,6 @@ def test_provenance_has_hashes_rules_and_versions(bare: Bundle) -> None:
     hashes = table(part, f"SHA-256 of {len(bundle.manifest.files)} files")
     assert {name: row[1] for name, row in hashes.items()} == {e.name: e.sha256 for e in bundle.manifest.files}
     assert "checkpoint 98.4 MB" in tiles(root)["Size"]
-
-
-ENGINE = {
-    "name": "sm89-fp16",
-    "backend": "tensorrt-rtx",
-    "backend_version": "1.7.1.116",
-    "compute_capabilities": ["89"],
-    "device": "rtx-4090",
-    "dtype": "fp16",
-    "max_batch_size": 1,
-    "max_input_len": 1024,
-    "max_kv_cache_capacity": 4096,
-    "plugins": [
-        {
-            "name": "TPAAttention",
-            "version": "1",
-            "namespace": "",
-            "nodes": 5,
-            "library": "tokenizer.json",
-            "sha256": "d" * 64,
-        }
-    ],
-    "file": "model.onnx",
-    "cuda": "13",
-    "profiles": [],
-    "graph_sha256": "e" * 64,
-    "cache_key": "f" * 64,
-    "options": ["weight_streaming"],
-    "engine_bytes": 271_234_567,
-    "weights_bytes": None,
-    "activation_bytes": 12_345_678,
-    "build_seconds": 61.49,
-    "build_peak_memory_bytes": 1_234_567_890,
-}
 
 
 def test_engines_with_what_they_take(bare: Bundle) -> None:

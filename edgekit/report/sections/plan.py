@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from edgekit.errors import EdgekitError
 from edgekit.report.blocks import Block, Cell, Figure, Heading, Note, Section, State, Table, Text
-from edgekit.report.kit_result import KitResult
 from edgekit.report.numbers import percent, plain, quantity
-from edgekit.report.planned import foretold, reason
+from edgekit.report.planned import Foretold, of_engine, of_kit, reason
 from edgekit.report.shape import SAMPLES
 from edgekit.report.source import Source
 from edgekit.report.svg import Bar, Bars
@@ -16,6 +17,9 @@ from edgekit.report.svg import Bar, Bars
 ORDER = 50
 TITLE, LABEL = "Plan and measurement", "Plan"
 INTRO = "What the hardware allows, beside what was reached."
+#: Captions, and what the figures beside the plan's are.
+ON_DEVICE = ("Planned for the device, and measured on it", "measured")
+OF_ENGINE = ("Planned for the engine, and what its build told", "told")
 _BOUND = {"bytes_per_token": int, "bound_s_per_token": float, "attained": float}
 SHAPE = {
     "decodes": [{"depth": int, "s_per_token": SAMPLES, "roofline": (_BOUND, None)}],
@@ -28,18 +32,24 @@ _CAPTION = (
 
 
 def section(source: Source) -> Section:
-    """Plans of devices beside what kits measured there; here, the bound that the measured bandwidth sets."""
+    """Plans of devices beside what kits measured there and what engines take; here, the bound that bandwidth sets."""
     found = source.document("bench", SHAPE)
     blocks: list[Block] = []
-    data: dict[str, Any] = {"devices": {}, "decodes": None}
+    data: dict[str, Any] = {"devices": {}, "engines": {}, "decodes": None}
     for kit in source.kits:
         device = str(kit.kit["device"])
-        shown, data["devices"][device] = _device(kit, source)
+        shown, data["devices"][device] = _beside(partial(of_kit, source.bundle, kit), *ON_DEVICE)
         blocks += [Heading(device), *shown]
+    for engine in source.bundle.manifest.engines:
+        if engine.device:
+            name = engine.name
+            shown, data["engines"][name] = _beside(partial(of_engine, source.bundle, engine), *OF_ENGINE)
+            blocks += [Heading(f"Engine {name}, for {engine.device}"), *shown]
+    planned = bool(blocks)
     if found is None:
         blocks.append(source.missing("Speed on this machine, which its bandwidth bounds,", "bench"))
-        return Section("plan", TITLE, tuple(blocks), INTRO, "ok" if source.kits else "missing", data=data, label=LABEL)
-    if source.kits:
+        return Section("plan", TITLE, tuple(blocks), INTRO, "ok" if planned else "missing", data=data, label=LABEL)
+    if planned:
         blocks.append(Heading("This machine"))
     blocks += [*source.stale("bench"), *_bound(found["decodes"])]
     data["decodes"] = [{"depth": row["depth"], "roofline": row["roofline"]} for row in found["decodes"]]
@@ -47,14 +57,16 @@ def section(source: Source) -> Section:
     return Section("plan", TITLE, tuple(blocks), INTRO, state, data=data, label=LABEL)
 
 
-def _device(kit: KitResult, source: Source) -> tuple[tuple[Block, ...], list[dict[str, Any]]]:
-    """The plan of a kit's device beside its result, and the same for JSON."""
+def _beside(
+    compared: Callable[[], list[Foretold]], caption: str, measured: str
+) -> tuple[tuple[Block, ...], list[dict[str, Any]]]:
+    """A plan beside what came of it, and the same for JSON."""
     try:
-        found = foretold(source.bundle, kit)
+        found = compared()
     except EdgekitError as error:
         return (Note(reason(error), "warn"),), []
     if not found:
-        return (Note("Its result holds nothing that the planner foretells."),), []
+        return (Note("It holds nothing that the planner foretells."),), []
     rows: tuple[tuple[Text, ...], ...] = tuple(
         (
             each.name,
@@ -65,9 +77,9 @@ def _device(kit: KitResult, source: Source) -> tuple[tuple[Block, ...], list[dic
         )
         for each in found
     )
-    head = ("", "planned", "measured", "measured / planned", "the plan's range")
+    head = ("", "planned", measured, f"{measured} / planned", "the plan's range")
     data = [{"name": e.name, "unit": e.unit, "planned": e.plan.facts(), "measured": e.measured} for e in found]
-    return (Table("Planned for the device, and measured on it", head, rows, (1, 2, 3)),), data
+    return (Table(caption, head, rows, (1, 2, 3)),), data
 
 
 def _bound(decodes: list[dict[str, Any]]) -> tuple[Block, ...]:
