@@ -35,7 +35,7 @@ class KitManifest:
         device: the device profile's name; software: the release on it ("JetPack 6.2").
         compute_capability: "87"; tensorrt, cuda: versions the kit is made for ("10.3", "12.6").
         model, form, dtype: of the bundle inside.
-        max_batch_size, max_input_len, max_kv_cache_capacity: what the engine will serve.
+        max_batch_size, max_input_len, max_kv_cache_capacity, max_draft_len: what the engine will serve.
         plugin_library: the file with edgekit's operators, compiled for the device; "" where the graph needs none.
         operators_checked: the TensorRT version whose operator table the graph was held to.
         profiles: the shapes of each optimisation profile, as the engine will be built with.
@@ -56,6 +56,7 @@ class KitManifest:
     max_batch_size: int
     max_input_len: int
     max_kv_cache_capacity: int
+    max_draft_len: int
     plugin_library: str
     operators_checked: str
     profiles: list[dict[str, Any]]

@@ -80,8 +80,9 @@ def test_profiles_hold_what_was_asked_for(made: dict[str, Bundle], tmp_path: Pat
     assert ranges["prefill"]["input_ids"] == ((1, 1), (1, 8), (3, 8))
     # Drafts of two tokens are verified with the one before them.
     assert ranges["decode"]["input_ids"] == ((1, 1), (1, 1), (3, 3))
-    assert ranges["decode"]["attention_mask"] == ((1, 1), (1, 16), (3, 31 + 3))
-    assert ranges["decode"]["past_key_values.0.key"] == ((1, 2, 0, 16), (1, 2, 15, 16), (3, 2, 31, 16))
+    assert ranges["decode"]["attention_mask"] == ((1, 1), (1, 16), (3, 32))
+    # Written in place, in buffers whose capacity the graph fixes.
+    assert ranges["decode"]["past_key_values.0.key"] == ((1, 2, 256, 16), (1, 2, 256, 16), (3, 2, 256, 16))
     assert ranges["prefill"]["num_logits_to_keep"] == ((0,), (1,), (8,))
 
 
