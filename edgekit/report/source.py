@@ -79,11 +79,11 @@ class Source:
         return (Note(text, "warn", self.command(verb, rest)),)
 
     def when(self, name: str) -> str:
-        """ "Measured 2026-11-26 16:09 UTC." """
+        """ "2026-11-26 16:09 UTC"; empty where it is not known."""
         found = self.measurements.get(name)
         if found is None or found.measured_at is None:
             return ""
-        return f"Measured {moment(found.measured_at)}."
+        return moment(found.measured_at)
 
 
 def moment(iso: str) -> str:

@@ -68,23 +68,24 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """Numbers of one kind beside each other."""
+    """Numbers of one kind beside each other, with that many digits that count."""
 
     title: str
     unit: str
     bars: tuple[Bar, ...]
+    digits: int = 3
 
     def describe(self) -> str:
         """Labels with values."""
-        return "; ".join(f"{bar.label}: {quantity(bar.value, self.unit)}" for bar in self.bars)
+        return "; ".join(f"{bar.label}: {self._value(bar)}" for bar in self.bars)
 
     def table(self) -> Numbers:
         """One row a bar."""
         ranged = any(bar.low is not None for bar in self.bars)
         rows = []
         for bar in self.bars:
-            row = (bar.label, quantity(bar.value, self.unit))
-            rows.append((*row, _range_text(bar.low, bar.high, self.unit)) if ranged else row)
+            row = (bar.label, self._value(bar))
+            rows.append((*row, self._range(bar)) if ranged else row)
         return ("", self.title, "range") if ranged else ("", self.title), tuple(rows)
 
     def svg(self, width: int, name: str) -> Markup:
@@ -114,7 +115,12 @@ class Bars:
         return canvas.svg(self.title, self.describe(), name)
 
     def _value(self, bar: Bar) -> str:
-        return quantity(bar.value, self.unit)
+        return quantity(bar.value, self.unit, self.digits)
+
+    def _range(self, bar: Bar) -> str:
+        if bar.low is None or bar.high is None:
+            return ""
+        return f"{quantity(bar.low, self.unit, self.digits)} to {quantity(bar.high, self.unit, self.digits)}"
 
 
 @dataclass(frozen=True)
@@ -330,7 +336,3 @@ def _whisker(canvas: Canvas, low: float, high: float, y: float) -> None:
     canvas.line(low, y, high, y, "median")
     for end in (low, high):
         canvas.line(end, y - 4, end, y + 4, "median")
-
-
-def _range_text(low: float | None, high: float | None, unit: str) -> str:
-    return "" if low is None or high is None else f"{quantity(low, unit)} to {quantity(high, unit)}"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +203,17 @@ def test_run_tells_a_parity_that_fails(real: Bundle, monkeypatch: pytest.MonkeyP
     assert "Parity with PyTorch: FAILED" in result.stdout
     assert section(parsed(Path("page.html").read_text()), "parity").get("class") == "failed"
     assert read_sidecar(real, "bench") is None
+
+
+def test_a_report_needs_no_torch(bundle: Bundle) -> None:
+    code = (
+        "import sys\n"
+        "from edgekit.cli.report import command\n"
+        f"command([{str(bundle.path)!r}], standalone_mode=False)\n"
+        "print(*sorted({'torch', 'transformers', 'onnxruntime', 'edgekit.parity'} & set(sys.modules)))"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": root}
+    )
+    assert done.stdout.splitlines()[-1] == ""

@@ -62,7 +62,7 @@ def _comparison(found: dict[str, Any]) -> tuple[Block, ...]:
         "Whiskers: one standard error, from the spread between windows. The same windows were given to both, so the "
         f"change is known better than either: {_change(reference)}."
     )
-    return (Figure(Bars("Perplexity", "", bars), caption),)
+    return (Figure(Bars("Perplexity", "", bars, digits=4), caption),)
 
 
 def _bar(label: str, values: dict[str, Any], emphasis: bool) -> Bar:

@@ -37,6 +37,9 @@ def _tiles(found: dict[str, Any], current: bool) -> tuple[Tile, ...]:
         tiles.append(("Decode", quantity(rate["median"], "tokens/s"), note))
     for row in found["prompts"][:1]:
         tiles.append(("First token", quantity(row["ttft_s"]["median"], "s"), f"median, prompt of {row['tokens']:,}"))
+    noise = found["others_cpu_share"]
+    if noise is not None and noise["mean"] >= NOISY:
+        tiles = [(label, value, f"{note}; the machine was busy") for label, value, note in tiles]
     if current:
         return tuple(Tile(*tile) for tile in tiles)
     return tuple(Tile(label, "stale", f"{value}, with another state", "warn") for label, value, _ in tiles)
