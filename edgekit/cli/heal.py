@@ -43,7 +43,7 @@ import click
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
-    default=2e-3,
+    default=5e-4,
     show_default=True,
     help="Step of distillation, relative to the size of what is trained.",
 )
@@ -113,4 +113,4 @@ def command(
         )
     if record["step"]:
         click.echo(f"distil  {record['step']:,} steps in {record['seconds'] / 60:.1f} minutes")
-    click.echo(f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype fp32")
+    click.echo(f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype int8")

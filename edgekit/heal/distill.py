@@ -34,7 +34,7 @@ class DistillOptions:
 
     length: int = 512
     batch: int = 2
-    rate: float = 2e-3
+    rate: float = 5e-4
     hidden_weight: float = 0.2
     compute: str = "float32"
 
