@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from edgekit.errors import BundleError
 
 @contextmanager
 def extend_bundle(
-    bundle: Bundle, *, without: str = "", progress: Callable[[int], None] | None = None
+    bundle: Bundle, *, without: Collection[str] = (), progress: Callable[[int], None] | None = None
 ) -> Iterator[BundleDraft]:
     """A copy of a bundle to add to, which takes its place when the block ends without an exception.
 
@@ -26,7 +26,7 @@ def extend_bundle(
     are of its graph, which stays.
 
     Args:
-        without: a directory of the bundle that is left out.
+        without: directories of the bundle that are left out.
         progress: called with the number of bytes hashed since the last call, after the block.
 
     Raises:
@@ -36,11 +36,12 @@ def extend_bundle(
     _check_writable(bundle.path)
     found = {name: find_measurement(bundle, name) for name in SIDECARS}
     measured = {name: entry for name, entry in found.items() if entry is not None and entry.current}
-    known = {entry.name: entry.sha256 for entry in bundle.manifest.files}
+    left_out = tuple(f"{directory}/" for directory in without)
+    kept = [entry for entry in bundle.manifest.files if not entry.name.startswith(left_out)]
+    known = {entry.name: entry.sha256 for entry in kept}
     with write_bundle(bundle.path, overwrite=True, progress=progress, known=known) as draft:
-        for entry in bundle.manifest.files:
-            if not (without and entry.name.startswith(without + "/")):
-                _link(bundle.path / entry.name, draft.path / entry.name)
+        for entry in kept:
+            _link(bundle.path / entry.name, draft.path / entry.name)
         draft.manifest.update(bundle.manifest.raw)
         yield draft
         if read_manifest(bundle.path).manifest_sha256 != bundle.manifest_sha256:

@@ -78,7 +78,7 @@ def command(bundle: Path, progress: str, dry_run: bool, as_json: bool, **choices
     from edgekit.cli.build_progress import displayed_build
 
     request = _request(choices)
-    opened = read_bundle(bundle, verify="full")
+    opened = read_bundle(bundle, verify="full", engines=False)
     prepared = prepared_build(opened, request, lambda text: click.echo(text, err=True))
     if prepared.note:
         click.echo(f"note: {prepared.note}", err=True)

@@ -34,6 +34,8 @@ from edgekit.rewrite.tensorrt_table import check_operators, operator_table
 
 __all__ = ["DTYPES", "Estimate", "ExportOptions", "bundle_from_checkpoint", "estimate"]
 
+#: The oldest TensorRT that takes a form.
+_TENSORRT = {contract.FORM_JETPACK6: "10.3", contract.FORM_TENSORRT: "10.15"}
 _TRACED_WITH = ("torch", "onnx", "onnxscript", "onnx-graphsurgeon", "numpy")
 
 
@@ -123,15 +125,15 @@ def _write(graph: gs.Graph, folder: Path, progress: Progress, *, standard: bool)
 
 def _check_target(structure: onnx.ModelProto, form: str) -> None:
     """ExportError naming what the target of a form cannot run."""
-    if form != contract.FORM_JETPACK6:
-        return
-    unsupported = check_operators(structure, operator_table("10.3"))
+    version = _TENSORRT.get(form)
+    unsupported = check_operators(structure, operator_table(version)) if version is not None else []
     if unsupported:
         listed = "; ".join(f"{entry.operator} at {entry.place}: {entry.reason}" for entry in unsupported[:3])
+        newer = ", or --form tensorrt for a newer TensorRT" if form == contract.FORM_JETPACK6 else ""
         raise ExportError(
-            "every operator of the form jetpack6 must be one of TensorRT 10.3's",
+            f"every operator of the form {form} must be one of TensorRT {version}'s",
             f"{len(unsupported)} are not: {listed}",
-            "choose another --dtype, or --form tensorrt for a newer TensorRT",
+            f"choose another --dtype{newer}",
         )
 
 

@@ -13,6 +13,7 @@ from edgekit.build.bundle_engine import engine_from_bundle, prepared_build
 from edgekit.build.process import Tick
 from edgekit.bundle import Bundle, EngineEntry, read_bundle, read_sidecar, write_sidecar
 from edgekit.checkpoint import open_checkpoint
+from edgekit.errors import BundleError
 from edgekit.files import sha256_of
 from edgekit.runtime.engine_compatibility import RegisteredPlugin, check_engine_files, check_plugins
 from tests.build.bundles import copied, need_tensorrt_rtx, request, tiny_bundle
@@ -122,6 +123,22 @@ def test_a_new_engine_takes_the_place_of_one_of_its_name(made: dict[str, Bundle]
     engines = read_bundle(path, verify="full").manifest.engines
     assert [(e.name, e.options) for e in engines] == [("short", ()), ("sm89-fp16", ("weight_streaming",))]
     assert new.cache_key != old.cache_key
+
+
+def test_a_damaged_engine_is_built_again(made: dict[str, Bundle], tmp_path: Path) -> None:
+    path = copied(made["fp16"], tmp_path / "bundle").path
+    old, _ = build(read_bundle(path), cache=False)
+    build(read_bundle(path), "rtx-3090", cache=False)
+    build(read_bundle(path), "rtx-5090", cache=False)
+    content = bytearray((path / old.file).read_bytes())
+    content[-1] ^= 1
+    (path / old.file).write_bytes(content)
+    (path / "engines/sm86-fp16/model.engine").unlink()
+    with pytest.raises(BundleError, match=r"sm86-fp16/model\.engine is missing \(and 1 more"):
+        read_bundle(path, verify="full")
+    new, origin = build(read_bundle(path, verify="full", engines=False), cache=False)
+    assert (origin, new.cache_key) == ("built", old.cache_key)
+    assert [entry.name for entry in read_bundle(path, verify="full").manifest.engines] == ["sm120-fp16", "sm89-fp16"]
 
 
 def test_measurements_and_the_rest_of_the_bundle_stay(made: dict[str, Bundle], tmp_path: Path) -> None:

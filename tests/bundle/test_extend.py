@@ -38,7 +38,7 @@ def test_files_are_added_and_the_others_kept(paper_bundle: Writer) -> None:
 def test_a_directory_can_be_replaced(paper_bundle: Writer) -> None:
     path = paper_bundle()
     for content in (b"first", b"second"):
-        with extend_bundle(read_bundle(path), without="engines/one") as draft:
+        with extend_bundle(read_bundle(path), without=["engines/one"]) as draft:
             folder = draft.path / "engines" / "one"
             folder.mkdir(parents=True)
             (folder / f"{content.decode()}.engine").write_bytes(content)
