@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from edgekit.build.plugin_library import LIBRARY, plugin_library
 from edgekit.build.profile import Limits, decoder_profiles
 from edgekit.bundle import Bundle
 from edgekit.bundle.manifest import MANIFEST_NAME
-from edgekit.bundle.write import publish
+from edgekit.bundle.write import whole_directory
 from edgekit.device.profile import DeviceProfile, Software
 from edgekit.errors import BuildError
 from edgekit.kit.document import BUNDLE, GOLDEN, RUN, SOURCE, Kit, read_kit, write_kit_manifest
@@ -70,11 +69,7 @@ def make_kit(
     limits = preflight.served_limits(bundle, device, dict(request.build.limits))
     library = _library(bundle, request.build, say)
 
-    folder = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
+    with whole_directory(destination) as folder:
         _copy_bundle(bundle, folder / BUNDLE)
         say("writing golden texts")
         (folder / GOLDEN).mkdir()
@@ -86,10 +81,6 @@ def make_kit(
         script.write_text(_SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
         script.chmod(0o755)
         write_kit_manifest(folder, **_about(bundle, device, software, limits, library))
-        publish(folder, destination, overwrite=False)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     return read_kit(destination)
 
 
