@@ -27,6 +27,7 @@ from edgekit.kit.source_tree import copy_source
 
 #: Golden texts: how many prompts, and by how many tokens each is continued. Their logits are most of their size.
 PROMPTS, TOKENS = 3, 16
+_JETSONS = ("87", "110")
 _SCRIPT = Path(__file__).with_name("run.sh.txt")
 
 
@@ -120,7 +121,13 @@ def _library(bundle: Bundle, build: BuildRequest, say: Callable[[str], None]) ->
         return build.library.resolve()
     architecture = host_architecture(build.device)
     say(f"compiling the plugin library for {architecture}, which takes minutes the first time")
-    return plugin_library((build.device.compute_capability,), toolchain_for(architecture))
+    return plugin_library(_architectures(build.device, architecture), toolchain_for(architecture))
+
+
+def _architectures(device: DeviceProfile, host: str) -> tuple[str, ...]:
+    """All Jetsons share one library, so that it is compiled once."""
+    capability = device.compute_capability
+    return _JETSONS if host == "aarch64" and capability in _JETSONS else (capability,)
 
 
 def _copy_bundle(bundle: Bundle, target: Path) -> None:
