@@ -11,6 +11,7 @@ TENSORRT = [
     "share_factor_caches",
     "attach_functions",
     "sum_masks_in_float",
+    "clip_integers",
 ]
 
 #: TensorRT 10.3 (JetPack 6): opset 20, and plugins only, since there a function always wins over a plugin.
