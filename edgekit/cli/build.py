@@ -89,6 +89,9 @@ def command(bundle: Path, output: Path | None, progress: str, dry_run: bool, as_
 
     request = _request(choices)
     opened = read_bundle(bundle, verify="full", engines=False)
+    if output is not None:
+        _make_kit(opened, request, output, as_json)
+        return
     prepared = prepared_build(opened, request, lambda text: click.echo(text, err=True))
     if prepared.note:
         click.echo(f"note: {prepared.note}", err=True)
