@@ -183,9 +183,10 @@ def test_plugins_are_recorded_and_carried(tmp_path: Path, library: Path) -> None
     assert shapes["attention_mask"].largest == (1, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_smollm2(smollm2_path: Path, tmp_path: Path) -> None:
-    """The real weights in fp16 for one GPU: about half a minute on two cores."""
+    """The real weights in fp16 for one GPU."""
     bundle = export(open_checkpoint(smollm2_path), tmp_path / "bundle", "tensorrt", "fp16")
     entry, _ = build(bundle, limits={"max_kv_cache_capacity": 256, "max_input_len": 64})
     # 134,515,008 parameters of two bytes, the rotary tables beside them.
