@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from edgekit.build.backends import Backend, backend_named
+from edgekit.build.bundle_engine import BuildRequest
 from edgekit.build.plugin_library import Toolchain, plugin_library
-from edgekit.errors import EdgekitError
+from edgekit.device.profile import device_names, device_profile
+from edgekit.errors import BuildError, EdgekitError
 from edgekit.runtime.cuda import Cuda, Gpu
 from edgekit.runtime.cuda_library import load_cuda
 
@@ -47,17 +49,35 @@ def gpu() -> Gpu:
 
 
 @cache
-def tensorrt() -> Any:
-    """The module that builds for this GPU: TensorRT where it is installed, else TensorRT-RTX."""
+def backend() -> Backend:
+    """What builds for this GPU: TensorRT where it is installed, else TensorRT-RTX. Raises BuildError without either."""
     try:
-        module = import_module("tensorrt")
-        if hasattr(module, "Builder"):
-            return module
-    except (ImportError, OSError):
-        pass
-    from edgekit.build import rtx
+        found = backend_named("tensorrt")
+        found.load()
+    except BuildError:
+        found = backend_named("tensorrt-rtx")
+        found.load()
+    return found
 
-    return rtx.load()
+
+def tensorrt() -> Any:
+    """Its module."""
+    return backend().load()
+
+
+def form() -> str:
+    """The form of bundles that is meant for it."""
+    return backend().forms(tensorrt())[0]
+
+
+def build_request(**limits: int) -> BuildRequest:
+    """An engine for this GPU; of devices with the same compute capability, the first stands for it."""
+    capability = gpu().compute_capability
+    profiles = [device_profile(name) for name in device_names()]
+    same = [each for each in profiles if each.compute_capability == capability and backend().name in each.backends]
+    if not same:
+        raise BuildError("an engine is built for a known device", f"none has compute capability {capability}")
+    return BuildRequest(same[0], limits, backend=backend().name)
 
 
 @cache

@@ -62,7 +62,7 @@ def refuse_other_device(profile: DeviceProfile, bundle: Path) -> BuildError:
     return BuildError(
         f"an engine for {profile.title} is built on one: TensorRT builds for the GPU it runs on",
         f"it has compute capability {profile.compute_capability}, GPUs of this machine: {local}",
-        f"copy the bundle to the device and run there: edgekit build {bundle} --device {profile.name}{others}",
+        f"make a kit that builds it there: edgekit build {bundle} --device {profile.name} -o KIT{others}",
     )
 
 

@@ -59,6 +59,20 @@ def write_bundle(
         BundleError: the destination is taken, or the manifest is not complete.
         DoesNotFit: the disk is full.
     """
+    with whole_directory(destination, overwrite=overwrite) as folder:
+        draft = BundleDraft(folder)
+        yield draft
+        _finish(draft, progress, known or {})
+
+
+@contextmanager
+def whole_directory(destination: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A directory to fill, which appears at `destination` as a whole when the block ends without an exception.
+
+    Raises:
+        BundleError: see `check_destination`.
+        DoesNotFit: the disk is full.
+    """
     final = Path(os.path.realpath(destination))
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -67,9 +81,7 @@ def write_bundle(
             check_destination(final, overwrite=overwrite)
             folder, lock = _claim_folder(final)
         try:
-            draft = BundleDraft(folder)
-            yield draft
-            _finish(draft, progress, known or {})
+            yield folder
             publish(folder, final, overwrite=overwrite)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

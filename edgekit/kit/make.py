@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from edgekit.build.plugin_library import LIBRARY, plugin_library
 from edgekit.build.profile import Limits, decoder_profiles
 from edgekit.bundle import Bundle
 from edgekit.bundle.manifest import MANIFEST_NAME
-from edgekit.bundle.write import publish
+from edgekit.bundle.write import whole_directory
 from edgekit.device.profile import DeviceProfile, Software
 from edgekit.errors import BuildError
 from edgekit.kit.document import BUNDLE, GOLDEN, RUN, SOURCE, Kit, read_kit, write_kit_manifest
@@ -28,6 +27,7 @@ from edgekit.kit.source_tree import copy_source
 
 #: Golden texts: how many prompts, and by how many tokens each is continued. Their logits are most of their size.
 PROMPTS, TOKENS = 3, 16
+_JETSONS = ("87", "110")
 _SCRIPT = Path(__file__).with_name("run.sh.txt")
 
 
@@ -70,11 +70,7 @@ def make_kit(
     limits = preflight.served_limits(bundle, device, dict(request.build.limits))
     library = _library(bundle, request.build, say)
 
-    folder = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
+    with whole_directory(destination) as folder:
         _copy_bundle(bundle, folder / BUNDLE)
         say("writing golden texts")
         (folder / GOLDEN).mkdir()
@@ -86,10 +82,6 @@ def make_kit(
         script.write_text(_SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
         script.chmod(0o755)
         write_kit_manifest(folder, **_about(bundle, device, software, limits, library))
-        publish(folder, destination, overwrite=False)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     return read_kit(destination)
 
 
@@ -129,7 +121,13 @@ def _library(bundle: Bundle, build: BuildRequest, say: Callable[[str], None]) ->
         return build.library.resolve()
     architecture = host_architecture(build.device)
     say(f"compiling the plugin library for {architecture}, which takes minutes the first time")
-    return plugin_library((build.device.compute_capability,), toolchain_for(architecture))
+    return plugin_library(_architectures(build.device, architecture), toolchain_for(architecture))
+
+
+def _architectures(device: DeviceProfile, host: str) -> tuple[str, ...]:
+    """All Jetsons share one library, so that it is compiled once."""
+    capability = device.compute_capability
+    return _JETSONS if host == "aarch64" and capability in _JETSONS else (capability,)
 
 
 def _copy_bundle(bundle: Bundle, target: Path) -> None:

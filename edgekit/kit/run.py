@@ -175,29 +175,37 @@ class _Runner:
         """Seconds per prompt and per decoded token, with what the device showed meanwhile."""
         assert self._session is not None
         assert self._bundle is not None
-        session, options, vocab = self._session, self._options, self._bundle.manifest.model.vocab_size
-        most = session.capacity - options.decode_tokens
-        timing = Timing(
-            tuple(dict.fromkeys(min(tokens, session.capacity) for tokens in options.prompt_tokens)),
-            tuple(dict.fromkeys(max(1, min(depth, most)) for depth in options.depths)),
-            min(options.decode_tokens, session.capacity - 1),
-            options.repetitions,
-        )
-        check_answers(session, vocab)
-        with Recorder() as recorder:
-            timings = measure(session, vocab, timing, self._progress)
-        launches = getattr(session, "graph_launches", None)
-        return {
-            **timings.to_dict(timing),
-            "session": session.description,
-            "cuda_graph_launches": launches,
-            "telemetry": asdict(recorder.telemetry),
-        }
+        vocab = self._bundle.manifest.model.vocab_size
+        return measured(self._session, vocab, self._options, self._progress)
 
     def close(self) -> None:
         if self._session is not None:
             with suppress(EdgekitError):
                 self._session.close()
+
+
+def measured(session: DecoderSession, vocab: int, options: RunOptions, progress: Progress) -> dict[str, Any]:
+    """Seconds per prompt and per decoded token, with what the device showed meanwhile.
+
+    Raises:
+        SessionError: the session answers the same prompt differently, or token by token otherwise than at once.
+    """
+    most = session.capacity - options.decode_tokens
+    timing = Timing(
+        tuple(dict.fromkeys(min(tokens, session.capacity) for tokens in options.prompt_tokens)),
+        tuple(dict.fromkeys(max(1, min(depth, most)) for depth in options.depths)),
+        min(options.decode_tokens, session.capacity - 1),
+        options.repetitions,
+    )
+    check_answers(session, vocab)
+    with Recorder() as recorder:
+        timings = measure(session, vocab, timing, progress)
+    return {
+        **timings.to_dict(timing),
+        "session": session.description,
+        "cuda_graph_launches": getattr(session, "graph_launches", None),
+        "telemetry": asdict(recorder.telemetry),
+    }
 
 
 def _linked(source: str, target: str) -> None:

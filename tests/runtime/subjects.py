@@ -156,6 +156,18 @@ class ExportedSubject(FakeTrtSubject):
         poison_beyond(session, 0x4B if self.mask_of_slots else 0xFF)
 
 
+class RealTrtSubject(ExportedSubject):
+    """A real engine on a real GPU, built there; the bodies of the tests are the very same."""
+
+    words = ("CUDA", "engine")
+    #: TensorRT multiplies float32 on tensor cores, with 10 bits of mantissa, unless it is told not to.
+    tolerance = 5e-2
+
+    def open(self, **arguments: Any) -> TrtSession:
+        session: TrtSession = session_from_bundle(self.bundle, backend="tensorrt", **arguments)
+        return session
+
+
 def ort_session(graphs: dict[str, Path], kind: str, **arguments: Any) -> OrtSession:
     options = {"capacity_limit": MAX_POSITION, "threads": 1, **arguments}
     return OrtSession(graphs[kind], cache_kind=kind, **options)

@@ -91,12 +91,16 @@ def static_model(spec: OpSpec, attributes: dict[str, Any], inputs: dict[str, np.
 
 @cache
 def _engine(model: bytes, name: str) -> Any:
-    trt = gpu_tools.tensorrt()
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "model.onnx", Path(folder) / hashlib.sha256(model).hexdigest()
         source.write_bytes(model)
         engine_from_onnx(
-            source, target, axes={}, plugin_libraries=[gpu_tools.library()], expected_plugins={name: 1}, trt=trt
+            source,
+            target,
+            axes={},
+            plugin_libraries=[gpu_tools.library()],
+            expected_plugins={name: 1},
+            backend=gpu_tools.backend(),
         )
         return _runtime().deserialize_cuda_engine(target.read_bytes())
 
