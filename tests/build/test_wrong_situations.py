@@ -1,6 +1,7 @@
 """What a user meets when something is wrong with a build, and what it says: the rule, the fact and the next step.
 
-Builds that are ended are in test_ended_builds.py; engines that are refused when they are loaded in tests/runtime/test_engine_compatibility.py.
+Builds that are ended are in test_ended_builds.py; engines that are refused when they are loaded in
+tests/runtime/test_engine_compatibility.py.
 """
 
 from __future__ import annotations
