@@ -19,6 +19,8 @@ from edgekit.plan.model_sizes import ModelSizes
 PRODUCT_WORKSPACE_BYTES = 8_192_000
 #: Positions, slots and masks as 64-bit integers, per token of context.
 _POSITION_BYTES = 264
+#: What is left of them beside the feed-forward layer.
+_SLOT_BYTES = 64
 
 #: Share of a layer's moment that the plan of memory cannot reuse for logits: it lies in pieces between them.
 _LEFT_BESIDE_LOGITS = 0.75
@@ -74,6 +76,12 @@ def _half_precision(sizes: ModelSizes, dtype: str, batch: int, new: int, context
         # The plugin needs no mask and repeats nothing; its workspace is an item of its own.
         return PRODUCT_WORKSPACE_BYTES + logits + batch * max(feed_forward, new * (5 * q + 2 * k))
     mask = 2 * new
+    if sizes.cache_in_place:
+        # The attention kernel reads the cache's own buffer: no key is repeated.
+        product = context * (mask + 2 * _POSITION_BYTES) + new * (4 * q + 2 * k)
+        moment = max(product, feed_forward + context * (mask + _SLOT_BYTES))
+        beside_logits = logits + _LEFT_BESIDE_LOGITS * batch * product if logits else 0
+        return PRODUCT_WORKSPACE_BYTES + max(batch * moment, beside_logits)
     # Kernels take key heads in powers of two; where query heads are no such multiple, keys are repeated for each.
     repeated = max(4 * sizes.head_dim * _power_of_two(sizes.kv_heads), q) if grouped else 0
     product = context * (mask + repeated + _POSITION_BYTES) + new * (5 * q + 2 * k)
