@@ -86,12 +86,20 @@ def notes(plan: Plan) -> list[str]:
             "The graph makes a new, longer cache at each step: two buffers, and three times the cache's bytes a step; "
             "such steps cannot be replayed as a CUDA graph, so small models may be slower than told."
         )
+    elif any(older_than_10_15(release.tensorrt) for release in plan.machine.device.software):
+        found.append(
+            "The cache is written in place, as TensorRT 10.15 and newer do. For TensorRT 10.3 (JetPack 6) it "
+            "grows: twice its memory, and three times its bytes a step."
+        )
     if any(cache.window > 0 for cache in plan.sizes.caches):
         found.append("Layers with a sliding window keep all tokens in the cache: the graph masks, and drops none.")
     if plan.machine.device.memory_is_shared:
         found.append("GPU and CPU share the memory: a desktop and other programs take from what is called available.")
     if plan.build.on_device and plan.build.seconds is None:
         found.append("TensorRT times kernels on the device while it builds; how long that takes was not measured.")
-    if plan.options.attention != "own" and plan.options.dtype != "fp32":
-        found.append("Parity refuses reduced conversions in half precision and integers so far: fp32 is what works.")
     return found
+
+
+def older_than_10_15(version: str) -> bool:
+    """Whether a version of TensorRT has no caches in place ("10.3")."""
+    return tuple(int(part) for part in version.split(".")[:2]) < (10, 15)

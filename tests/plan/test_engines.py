@@ -11,11 +11,13 @@ import pytest
 from edgekit.build.job import Job
 from edgekit.build.process import Built, build_in_process
 from edgekit.build.profile import Limits, decoder_profiles
-from edgekit.bundle import Bundle
+from edgekit.bundle import Bundle, read_bundle
 from edgekit.checkpoint import open_checkpoint
+from edgekit.export.bundle_from_checkpoint import ExportOptions, bundle_from_checkpoint
 from edgekit.plan.activations import activation_memory
 from edgekit.plan.model_sizes import model_sizes
 from edgekit.plan.storage import Compression, weight_bytes
+from edgekit.progress import SilentProgress
 from tests.parity.tiny_models import export, write_checkpoint
 from tests.tools import lacking
 
@@ -27,8 +29,9 @@ SIZES = {
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
     "head_dim": 64,
-    "max_position_embeddings": 8192,
+    "max_position_embeddings": 6000,
 }
+#: The buffers that caches are written to have the exporter's longest context: all of the model's.
 NEW, CONTEXT = 128, 6000
 
 
@@ -43,7 +46,7 @@ def engine(bundle: Bundle, folder: Path, new: int, context: int) -> Built:
         destination=str(folder / "engine"),
         backend="tensorrt-rtx",
         device_kind="rtx",
-        profiles=decoder_profiles(Limits(1, new, context), in_place=False),
+        profiles=decoder_profiles(Limits(1, new, context), in_place=True),
         compute_capabilities=("89",),
     )
     return build_in_process(job)
@@ -54,8 +57,7 @@ def test_a_small_model(tmp_path: Path, dtype: str) -> None:
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "checkpoint", "qwen3", **SIZES))
     built = engine(export(checkpoint, tmp_path / "bundle", "tensorrt", dtype), tmp_path, NEW, CONTEXT).build
     sizes = model_sizes(checkpoint.config)
-    # The exporter's tables serve its own default of positions: all 8,192 here.
-    weights = weight_bytes(sizes, dtype, 8192, Compression()).value
+    weights = weight_bytes(sizes, dtype, CONTEXT, Compression()).value
     assert built.weights_bytes == pytest.approx(weights, rel=0.01)
     activations = activation_memory(sizes, dtype, 1, NEW, CONTEXT).value
     assert built.activation_bytes == pytest.approx(activations, rel=0.10)
@@ -68,8 +70,10 @@ def test_a_small_model(tmp_path: Path, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["fp16", "int8"])
 def test_smollm2(tmp_path: Path, dtype: str) -> None:
     checkpoint = open_checkpoint("smollm2-135m")
-    built = engine(export(checkpoint, tmp_path / "bundle", "tensorrt", dtype), tmp_path, 128, 2048)
+    options = ExportOptions(dtype=dtype, form="tensorrt", max_context=2048)
+    bundle = bundle_from_checkpoint(checkpoint, tmp_path / "bundle", options, progress=SilentProgress())
+    built = engine(read_bundle(bundle), tmp_path, 128, 2048)
     sizes = model_sizes(checkpoint.config)
-    assert built.build.weights_bytes == pytest.approx(weight_bytes(sizes, dtype, 8192, Compression()).value, rel=0.01)
+    assert built.build.weights_bytes == pytest.approx(weight_bytes(sizes, dtype, 2048, Compression()).value, rel=0.01)
     activations = activation_memory(sizes, dtype, 1, 128, 2048).value
     assert built.build.activation_bytes == pytest.approx(activations, rel=0.10)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgekit.plan.activations import activation_memory, plugin_workspace
@@ -25,12 +27,14 @@ T6_SMALL = {
 }
 
 
-def test_the_cache_of_keys_and_values_is_kept_twice(llama_2_7b: ModelSizes) -> None:
+@pytest.mark.parametrize(("in_place", "buffers"), [(True, 1), (False, 2)])
+def test_a_cache_that_grows_is_kept_twice(llama_2_7b: ModelSizes, in_place: bool, buffers: int) -> None:
     # 32 layers, keys and values of 4096 numbers: 524,288 bytes a token in half precision.
-    memory = run_memory(llama_2_7b, machine(BOARD), PlanOptions("fp16", context=1000, batch=3))
-    assert memory.of(CACHE).value == 2 * 3 * 1000 * 524_288
-    single = run_memory(llama_2_7b, machine(BOARD), PlanOptions("fp32", context=1000))
-    assert single.of(CACHE).value == 2 * 1000 * 2 * 524_288
+    sizes = replace(llama_2_7b, cache_in_place=in_place)
+    memory = run_memory(sizes, machine(BOARD), PlanOptions("fp16", context=1000, batch=3))
+    assert memory.of(CACHE).value == buffers * 3 * 1000 * 524_288
+    single = run_memory(sizes, machine(BOARD), PlanOptions("fp32", context=1000))
+    assert single.of(CACHE).value == buffers * 1000 * 2 * 524_288
 
 
 def test_factors_are_written_in_place() -> None:

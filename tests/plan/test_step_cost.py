@@ -32,10 +32,10 @@ def test_bytes_over_bandwidth_and_launches(llama_2_7b: ModelSizes) -> None:
 
 
 def test_a_growing_cache_moves_three_times(llama_2_7b: ModelSizes) -> None:
-    in_place, growing = cost(llama_2_7b, in_place=True).step(1000), cost(llama_2_7b).step(1000)
+    in_place, growing = cost(llama_2_7b).step(1000), cost(llama_2_7b, in_place=False).step(1000)
     assert growing.cache_bytes == 3 * in_place.cache_bytes == 3 * 1000 * CACHED
     # 8,402 tokens of a growing cache are as many bytes as the weights.
-    assert cost(llama_2_7b).step(20_000).limit == CACHE
+    assert cost(llama_2_7b, in_place=False).step(20_000).limit == CACHE
 
 
 def test_a_prompt_is_arithmetic(llama_2_7b: ModelSizes) -> None:
