@@ -30,9 +30,8 @@ def logger(trt: Any) -> Any:
             return next((text for text in errors if "cudaError 35" not in text), errors[0] if errors else "")
 
         def figure(self, name: str) -> int | None:
-            """The number of bytes in the last message "<name>: <number> bytes"."""
+            """The largest number of bytes in messages "<name>: <number> bytes": each profile has one."""
             pattern = re.compile(rf"{re.escape(name)}: (\d+) bytes")
-            found = [match for _, text in self.messages if (match := pattern.search(text))]
-            return int(found[-1].group(1)) if found else None
+            return max((int(match[1]) for _, text in self.messages if (match := pattern.search(text))), default=None)
 
     return Collected()

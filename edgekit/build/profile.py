@@ -22,22 +22,69 @@ class AxisRange:
     largest: int
 
 
-def decoder_axes(*, batch: int, new: int, context: int) -> dict[str, AxisRange]:
-    """Ranges of a decoder's axes, and of how many positions get logits.
+#: Names of a decoder's optimisation profiles, in the engine's order.
+PREFILL, DECODE = "prefill", "decode"
 
-    Decoding one token for one sequence is what is optimised for.
+
+@dataclass(frozen=True)
+class Limits:
+    """What an engine serves.
+
+    Attributes:
+        max_batch_size: sequences.
+        max_input_len: most new tokens at once, that is the longest piece of a prompt.
+        max_kv_cache_capacity: most tokens in all.
+        max_draft_len: tokens of a draft, which are verified together with the one before them: decoding takes 1 to
+            max_draft_len + 1 positions.
+    """
+
+    max_batch_size: int = 1
+    max_input_len: int = 512
+    max_kv_cache_capacity: int = 4096
+    max_draft_len: int = 4
+
+
+def decoder_profiles(limits: Limits, *, in_place: bool) -> dict[str, dict[str, AxisRange]]:
+    """Ranges of a decoder's axes, and of how many positions get logits: for pieces of a prompt, and for decoding.
+
+    The smallest, the usual and the largest sizes of a profile are each those of one possible step, since TensorRT
+    computes with them.
+
+    Args:
+        in_place: whether caches hold the full capacity and are written in place; otherwise they grow with each step.
+    """
+    capacity = limits.max_kv_cache_capacity
+    longest = min(limits.max_input_len, capacity)
+    prefill = decoder_axes(
+        batch=limits.max_batch_size, new=longest, context=capacity, usual=(longest, 0), in_place=in_place
+    )
+    positions = min(limits.max_draft_len + 1, capacity)
+    usual = (1, max(0, capacity // 2 - 1))
+    decode = decoder_axes(batch=limits.max_batch_size, new=positions, context=capacity, usual=usual, in_place=in_place)
+    return {PREFILL: prefill, DECODE: decode}
+
+
+def decoder_axes(
+    *, batch: int, new: int, context: int, usual: tuple[int, int] | None = None, in_place: bool = False
+) -> dict[str, AxisRange]:
+    """Ranges of a decoder's axes, and of how many positions get logits.
 
     Args:
         batch: largest number of sequences.
         new: most new tokens at once, that is the longest piece of a prompt.
         context: most tokens in all.
+        usual: new and past tokens of the step to optimise for; by default one token in the middle of the context.
+        in_place: caches are written in place, so that there are never more than `context` tokens; growing caches take
+            the longest step on top of the longest past.
     """
-    usual = max(1, context // 2)
+    fresh, past = usual if usual is not None else (1, max(1, context // 2) - 1)
+    longest_past = max(0, context - new) if in_place else context - 1
     return {
         contract.AXIS_BATCH: AxisRange(1, 1, batch),
-        contract.AXIS_SEQUENCE: AxisRange(1, 1, new),
-        contract.AXIS_PAST: AxisRange(0, usual - 1, context - 1),
-        contract.AXIS_TOTAL: AxisRange(1, usual, context),
+        contract.AXIS_SEQUENCE: AxisRange(1, fresh, new),
+        contract.AXIS_PAST: AxisRange(0, past, longest_past),
+        contract.AXIS_TOTAL: AxisRange(1, fresh + past, longest_past + new),
+        contract.AXIS_SLOTS: AxisRange(1, fresh + past, longest_past + new),
         contract.AXIS_CAPACITY: AxisRange(context, context, context),
         contract.LOGITS_TO_KEEP: AxisRange(0, 1, new),
     }

@@ -43,7 +43,7 @@ def load() -> Any:
             ctypes.CDLL(str(links / name))
         return importlib.import_module("tensorrt_rtx")
     except (ImportError, OSError) as error:
-        raise _missing(str(error)) from error
+        raise missing(str(error)) from error
 
 
 def _libraries() -> Path:
@@ -51,17 +51,18 @@ def _libraries() -> Path:
     found = importlib.util.find_spec("tensorrt_rtx_libs")
     if importlib.util.find_spec("tensorrt_rtx") is None:
         regular = importlib.util.find_spec("tensorrt") is not None
-        raise _missing("it is not installed" + (" (`tensorrt` is, which is another product)" if regular else ""))
+        raise missing("it is not installed" + (" (`tensorrt` is, which is another product)" if regular else ""))
     if found is None or not found.submodule_search_locations:
-        raise _missing("tensorrt_rtx is installed without its libraries (tensorrt_rtx_libs)")
+        raise missing("tensorrt_rtx is installed without its libraries (tensorrt_rtx_libs)")
     folder = Path(next(iter(found.submodule_search_locations)))
     absent = [name for name in _LIBRARIES if not (folder / name).is_file()]
     if absent:
-        raise _missing(f"{folder} has no {absent[0]}")
+        raise missing(f"{folder} has no {absent[0]}")
     return folder
 
 
-def _missing(fact: str) -> BuildError:
+def missing(fact: str) -> BuildError:
+    """The error for a TensorRT-RTX that is not there."""
     return BuildError(
         "building an engine for an RTX GPU needs TensorRT-RTX", fact, f"pip install {PACKAGE} (x86-64 Linux)"
     )

@@ -10,9 +10,19 @@ bundle.file("model.onnx"), bundle.manifest.model.layers
 
 from __future__ import annotations
 
-from edgekit.bundle.manifest import MANIFEST_NAME, SCHEMA, CacheInfo, FileEntry, GraphInfo, Manifest, ModelInfo, Tokens
+from edgekit.bundle.manifest import (
+    MANIFEST_NAME,
+    SCHEMA,
+    CacheInfo,
+    EngineEntry,
+    FileEntry,
+    GraphInfo,
+    Manifest,
+    ModelInfo,
+    Tokens,
+)
 from edgekit.bundle.read import Bundle, FileCheck, check_files, read_bundle
-from edgekit.bundle.sidecar import SIDECARS, read_sidecar, write_sidecar
+from edgekit.bundle.sidecar import SIDECARS, Measurement, find_measurement, read_sidecar, write_sidecar
 from edgekit.bundle.write import BundleDraft, write_bundle
 
 __all__ = [
@@ -22,13 +32,16 @@ __all__ = [
     "Bundle",
     "BundleDraft",
     "CacheInfo",
+    "EngineEntry",
     "FileCheck",
     "FileEntry",
     "GraphInfo",
     "Manifest",
+    "Measurement",
     "ModelInfo",
     "Tokens",
     "check_files",
+    "find_measurement",
     "read_bundle",
     "read_sidecar",
     "write_bundle",

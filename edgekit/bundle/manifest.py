@@ -8,15 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from edgekit import contract
+from edgekit.bundle.engine_entry import EngineEntry, engine_entries
+from edgekit.bundle.fields import EXPORT_AGAIN, MANIFEST_NAME, SCHEMA, Fields, safe_name
 from edgekit.errors import BundleError
 
-MANIFEST_NAME = "manifest.json"
-SCHEMA = 1
-EXPORT_AGAIN = "make the bundle again: edgekit export CHECKPOINT -o BUNDLE --dtype DTYPE"
+__all__ = [
+    "EXPORT_AGAIN",
+    "MANIFEST_NAME",
+    "SCHEMA",
+    "CacheInfo",
+    "EngineEntry",
+    "FileEntry",
+    "GraphInfo",
+    "Manifest",
+    "ModelInfo",
+    "OperatorUse",
+    "Tokens",
+    "safe_name",
+]
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,7 @@ class Manifest:
     tokens: Tokens
     files: tuple[FileEntry, ...]
     operators: tuple[OperatorUse, ...]
+    engines: tuple[EngineEntry, ...]
     raw: Mapping[str, Any]
 
     @property
@@ -107,14 +120,14 @@ class Manifest:
     @classmethod
     def from_dict(cls, document: object) -> Manifest:
         """Check a parsed manifest.json and give its typed view. Raises BundleError naming the field."""
-        raw = _Fields(document, "")
+        raw = Fields(document, "")
         schema = raw.integer("schema")
         if schema != SCHEMA:
             _refuse_schema(schema, raw.values.get("edgekit"))
         model, cache, graph, tokens = (raw.fields(name) for name in ("model", "cache", "graph", "tokens"))
         files = tuple(
             FileEntry(safe_name(entry.text("name")), entry.integer("bytes"), entry.digest("sha256"))
-            for entry in (_Fields(item, f"files[{i}].") for i, item in enumerate(raw.sequence("files")))
+            for entry in (Fields(item, f"files[{i}].") for i, item in enumerate(raw.sequence("files")))
         )
         manifest = cls(
             schema=schema,
@@ -141,7 +154,7 @@ class Manifest:
             ),
             tokens=Tokens(
                 bos=tokens.optional_integer("bos"),
-                eos=tokens.integers("eos"),
+                eos=tokens.integers("eos", "token ids"),
                 pad=tokens.optional_integer("pad"),
                 add_bos=tokens.boolean("add_bos"),
             ),
@@ -150,10 +163,11 @@ class Manifest:
             operators=tuple(
                 OperatorUse(entry.text("name"), entry.integer("version", least=1), entry.integer("nodes", least=1))
                 for entry in (
-                    _Fields(item, f"operators[{i}].")
+                    Fields(item, f"operators[{i}].")
                     for i, item in enumerate(raw.sequence("operators") if "operators" in raw.values else [])
                 )
             ),
+            engines=engine_entries(raw),
             raw=raw.values,
         )
         _check_listing(manifest)
@@ -161,19 +175,6 @@ class Manifest:
 
 
 MODEL_SIZES = ("layers", "heads", "kv_heads", "head_dim", "vocab_size", "hidden_size", "max_context")
-
-
-def safe_name(name: str) -> str:
-    """`name` if it is a plain path below the bundle. Raises BundleError for anything that could lead elsewhere."""
-    path = PurePosixPath(name)
-    odd = not name or name != str(path) or "\\" in name or ":" in name or not name.isprintable()
-    if odd or path.is_absolute() or not path.parts or any(part in (".", "..") for part in path.parts):
-        raise BundleError(
-            "a manifest may only name files below its bundle",
-            f"it names {name!r}",
-            "do not use this bundle: it was not written by edgekit",
-        )
-    return name
 
 
 def _check_listing(manifest: Manifest) -> None:
@@ -184,6 +185,14 @@ def _check_listing(manifest: Manifest) -> None:
     for name in (manifest.graph.file, *manifest.graph.data):
         if name not in names:
             raise BundleError("a manifest lists every file of its graph", f"{name} is not listed", EXPORT_AGAIN)
+    for engine in manifest.engines:
+        for name in (engine.file, *(plugin.library for plugin in engine.plugins)):
+            if name not in names:
+                raise BundleError(
+                    "a manifest lists every file of its engines",
+                    f"{name} of engine {engine.name} is not listed",
+                    "build the engine again: edgekit build BUNDLE --device DEVICE",
+                )
 
 
 def _refuse_schema(found: int, written_by: object) -> None:
@@ -195,83 +204,3 @@ def _refuse_schema(found: int, written_by: object) -> None:
             "update edgekit, or make the bundle with this version of edgekit",
         )
     raise BundleError(f"this edgekit reads bundles of schema {SCHEMA} only", origin, EXPORT_AGAIN)
-
-
-class _Fields:
-    """Typed access to one JSON object; errors name the field by its path."""
-
-    def __init__(self, value: object, prefix: str) -> None:
-        if not isinstance(value, dict):
-            raise _mistyped(prefix.rstrip(".") or "the document", "an object", value)
-        self.values: dict[str, Any] = value
-        self.prefix = prefix
-
-    def _get(self, name: str) -> Any:
-        if name not in self.values:
-            raise BundleError(
-                f"{MANIFEST_NAME} has every field of schema {SCHEMA}", f"{self.prefix}{name} is missing", EXPORT_AGAIN
-            )
-        return self.values[name]
-
-    def fields(self, name: str) -> _Fields:
-        return _Fields(self._get(name), f"{self.prefix}{name}.")
-
-    def text(self, name: str) -> str:
-        value = self._get(name)
-        if not isinstance(value, str) or not value:
-            raise _mistyped(self.prefix + name, "a text", value)
-        return value
-
-    def digest(self, name: str) -> str:
-        value = self.text(name)
-        if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
-            raise _mistyped(self.prefix + name, "64 hexadecimal digits", value)
-        return value
-
-    def one_of(self, name: str, choices: tuple[str, ...]) -> str:
-        value = self.text(name)
-        if value not in choices:
-            raise _mistyped(self.prefix + name, f"one of {', '.join(choices)}", value)
-        return value
-
-    def integer(self, name: str, least: int = 0) -> int:
-        value = self._get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise _mistyped(self.prefix + name, f"an integer of {least} or more", value)
-        return value
-
-    def optional_integer(self, name: str) -> int | None:
-        return None if self._get(name) is None else self.integer(name)
-
-    def boolean(self, name: str) -> bool:
-        value = self._get(name)
-        if not isinstance(value, bool):
-            raise _mistyped(self.prefix + name, "true or false", value)
-        return value
-
-    def sequence(self, name: str) -> list[Any]:
-        value = self._get(name)
-        if not isinstance(value, list):
-            raise _mistyped(self.prefix + name, "a list", value)
-        return value
-
-    def strings(self, name: str) -> tuple[str, ...]:
-        values = self.sequence(name)
-        if not all(isinstance(value, str) and value for value in values):
-            raise _mistyped(self.prefix + name, "a list of texts", values)
-        return tuple(values)
-
-    def integers(self, name: str) -> tuple[int, ...]:
-        values = self.sequence(name)
-        if not all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values):
-            raise _mistyped(self.prefix + name, "a list of token ids", values)
-        return tuple(values)
-
-
-def _mistyped(field: str, expected: str, found: object) -> BundleError:
-    shown = repr(found)
-    return BundleError(
-        f"{MANIFEST_NAME}: {field} must be {expected}",
-        f"it is {shown if len(shown) <= 60 else shown[:60] + '...'}",
-        EXPORT_AGAIN,
-    )

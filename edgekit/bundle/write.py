@@ -13,15 +13,17 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
 from edgekit.bundle.manifest import MANIFEST_NAME, SCHEMA, Manifest
-from edgekit.bundle.read import unlisted_files
+from edgekit.bundle.read import Bundle, unlisted_files
+from edgekit.bundle.sidecar import Measurement, keep_measurement
 from edgekit.errors import BundleError, DoesNotFit
 from edgekit.files import atomic_write, sha256_of, sync_directory
 
@@ -30,11 +32,12 @@ from edgekit.files import atomic_write, sha256_of, sync_directory
 class BundleDraft:
     """A bundle being written: put the files below `path`, and every field but schema, edgekit and files in `manifest`.
 
-    `path` is not the final place: do not store it in any file.
+    `path` is not the final place: do not store it in any file. `sidecars` are measurements, by name, to lay beside it.
     """
 
     path: Path
     manifest: dict[str, Any] = field(default_factory=dict)
+    sidecars: dict[str, Measurement] = field(default_factory=dict)
 
 
 @contextmanager
@@ -43,15 +46,31 @@ def write_bundle(
     *,
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> Iterator[BundleDraft]:
     """Write a bundle that appears at `destination` as a whole, when the block ends without an exception.
 
     Args:
         overwrite: replace a bundle that is already there. Anything that is not a bundle is never replaced.
         progress: called with the number of bytes hashed since the last call, after the block.
+        known: SHA-256 of files that need not be hashed, by name.
 
     Raises:
         BundleError: the destination is taken, or the manifest is not complete.
+        DoesNotFit: the disk is full.
+    """
+    with whole_directory(destination, overwrite=overwrite) as folder:
+        draft = BundleDraft(folder)
+        yield draft
+        _finish(draft, progress, known or {})
+
+
+@contextmanager
+def whole_directory(destination: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A directory to fill, which appears at `destination` as a whole when the block ends without an exception.
+
+    Raises:
+        BundleError: see `check_destination`.
         DoesNotFit: the disk is full.
     """
     final = Path(os.path.realpath(destination))
@@ -62,9 +81,7 @@ def write_bundle(
             check_destination(final, overwrite=overwrite)
             folder, lock = _claim_folder(final)
         try:
-            draft = BundleDraft(folder)
-            yield draft
-            _finish(draft, progress)
+            yield folder
             publish(folder, final, overwrite=overwrite)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -188,21 +205,24 @@ def _clear_leftovers(final: Path) -> None:
             os.close(descriptor)
 
 
-def _finish(draft: BundleDraft, progress: Callable[[int], None] | None) -> None:
-    """Hash the files, make them durable, and write the manifest last."""
+def _finish(draft: BundleDraft, progress: Callable[[int], None] | None, known: Mapping[str, str]) -> None:
+    """Hash the files, make them durable, and write the manifest last, then measurements that are tied to it."""
     entries = []
     for path in sorted(draft.path.rglob("*")):
         name = path.relative_to(draft.path).as_posix()
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
             raise BundleError("a bundle holds regular files", f"{name} is a link or a device", "copy the file instead")
         if path.is_file():
-            digest = sha256_of(path, progress, sync=True)
+            digest = known[name] if name in known else sha256_of(path, progress, sync=True)
             entries.append({"name": name, "bytes": path.stat().st_size, "sha256": digest})
-    document = {**draft.manifest, "schema": SCHEMA, "edgekit": __version__, "files": entries}
+    written_by = draft.manifest.get("edgekit", __version__)
+    document = {**draft.manifest, "schema": SCHEMA, "edgekit": written_by, "files": entries}
     ordered = {key: document[key] for key in sorted(document, key=_position)}
     text = json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    Manifest.from_dict(json.loads(text))
+    manifest = Manifest.from_dict(json.loads(text))
     atomic_write(draft.path / MANIFEST_NAME, text)
+    for name, found in draft.sidecars.items():
+        keep_measurement(Bundle(draft.path, manifest, sha256(text.encode()).hexdigest()), name, found)
 
 
 def _position(field_name: str) -> int:

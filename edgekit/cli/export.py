@@ -35,7 +35,7 @@ DTYPES = ("fp32", "fp16", "int8", "int4")
 @click.option(
     "--block-size",
     type=click.Choice(["16", "32", "64", "128"]),
-    help="Weights along a row that share a scale (int8, int4).  [default: 32]",
+    help="Weights along a row that share a scale (int8, int4).  [default: 32; for TensorRT 64, int4 only]",
 )
 @click.option(
     "--allowed-cost",
@@ -125,6 +125,8 @@ def command(
 def _refuse_idle(given: dict[str, Any]) -> None:
     from edgekit.export.idle_options import idle_options
 
-    idle = idle_options(given["dtype"], given)
+    dtype, form = given["dtype"], given["form"]
+    idle = idle_options(dtype, given, form)
     if idle:
-        raise click.UsageError(f"--{idle[0].replace('_', '-')} has no effect with --dtype {given['dtype']}.")
+        which = f"--dtype {dtype}" if idle_options(dtype, given) else f"--dtype {dtype} --form {form}"
+        raise click.UsageError(f"--{idle[0].replace('_', '-')} has no effect with {which}.")

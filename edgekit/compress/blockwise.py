@@ -19,6 +19,9 @@ Codes = npt.NDArray[np.uint8]
 #: Fractions of a block's full range that are tried as the range of its codes.
 RANGES = {2: (1.0, 0.9, 0.8, 0.7, 0.6, 0.5), 4: (1.0, 0.95, 0.9, 0.85, 0.8, 0.75), 8: (1.0,)}
 
+#: The smallest float16 above zero: no positive scale may round to nothing.
+SMALLEST_SCALE = np.float32(2**-24)
+
 _ROWS_PER_TASK = 256
 
 
@@ -126,7 +129,13 @@ def _packed(groups: Codes, bits: int) -> Codes:
 
 
 def quantize_blocks(
-    weight: Floats, bits: int, block: int, *, symmetric: bool = False, importance: Floats | None = None
+    weight: Floats,
+    bits: int,
+    block: int,
+    *,
+    symmetric: bool = False,
+    positive: bool = False,
+    importance: Floats | None = None,
 ) -> BlockQuantized:
     """Quantise a matrix so that Σ importance · (w − ŵ)² is small in every block.
 
@@ -135,12 +144,13 @@ def quantize_blocks(
         bits: 2, 4 or 8.
         block: inputs that share a scale.
         symmetric: fix the zero point at 2^(bits−1), as formats without zero points need.
+        positive: keep scales above zero, for engines that refuse others; only with `symmetric`.
         importance: float32 [K], how much an error in each input column matters (its mean squared activation);
             None for all alike.
     """
     tasks = [weight[start : start + _ROWS_PER_TASK] for start in range(0, len(weight), _ROWS_PER_TASK)]
     with ThreadPoolExecutor() as pool:
-        parts = list(pool.map(lambda rows: _quantize_rows(rows, bits, block, symmetric, importance), tasks))
+        parts = list(pool.map(lambda rows: _quantize_rows(rows, bits, block, symmetric, positive, importance), tasks))
     codes, scales, zeros = (np.concatenate(column) for column in zip(*parts, strict=True))
     return BlockQuantized(codes, scales, zeros, bits, weight.shape[1])
 
@@ -154,7 +164,7 @@ def blocks_of(weight: Floats, block: int) -> Floats:
 
 
 def _quantize_rows(
-    rows: Floats, bits: int, block: int, symmetric: bool, importance: Floats | None
+    rows: Floats, bits: int, block: int, symmetric: bool, positive: bool, importance: Floats | None
 ) -> tuple[Codes, Floats, Codes]:
     values = blocks_of(np.asarray(rows, dtype=np.float32), block)
     weights = np.ones((1, values.shape[1], block), np.float32)
@@ -164,7 +174,7 @@ def _quantize_rows(
     best_error = np.full(values.shape[:2], np.inf, np.float32)
     best_scale = np.zeros(values.shape[:2], np.float32)
     best_zero = np.zeros(values.shape[:2], np.float32)
-    for scale, zero in _candidates(values, weights, bits, symmetric):
+    for scale, zero in _candidates(values, weights, bits, symmetric, positive):
         centred = _centred_codes(values, scale, zero, bits)
         error = (weights * (values - centred * scale[..., None]) ** 2).sum(-1)
         better = error < best_error
@@ -175,14 +185,20 @@ def _quantize_rows(
     return codes.astype(np.uint8), best_scale, best_zero.astype(np.uint8)
 
 
-def _candidates(values: Floats, weights: Floats, bits: int, symmetric: bool) -> Iterator[tuple[Floats, Floats]]:
+def _candidates(
+    values: Floats, weights: Floats, bits: int, symmetric: bool, positive: bool
+) -> Iterator[tuple[Floats, Floats]]:
     """(scale, zero point) pairs worth trying: each range, then twice its least-squares scale."""
     top = np.float32(2**bits - 1)
     middle = np.float32(2 ** (bits - 1))
     low, high = np.minimum(values.min(-1), 0), np.maximum(values.max(-1), 0)
     extreme = np.where(-low > high, low, high)
     for fraction in RANGES[bits]:
-        if symmetric:
+        if positive:
+            scale = np.maximum(-low / middle, high / (middle - 1)) * np.float32(fraction)
+            scale = np.maximum(scale, SMALLEST_SCALE)
+            zero = np.full_like(scale, middle)
+        elif symmetric:
             # The negative side has one code more: let it hold the extreme value, whatever its sign.
             scale = -extreme * np.float32(fraction) / middle
             zero = np.full_like(scale, middle)
@@ -195,6 +211,7 @@ def _candidates(values: Floats, weights: Floats, bits: int, symmetric: bool) -> 
             centred = _centred_codes(values, scale, zero, bits)
             power = (weights * centred * centred).sum(-1)
             scale = _nonzero(np.where(power > 0, (weights * centred * values).sum(-1) / _nonzero(power), scale))
+            scale = np.maximum(scale, SMALLEST_SCALE) if positive else scale
             yield scale, zero
 
 

@@ -95,7 +95,9 @@ def _quantize_unit(
     weights = [matrix_of(checkpoint, name) for name in names]
     sensitivity = np.concatenate([gradients[name].numpy() for name in names])
     stacked = np.concatenate(weights)
-    quantized = gptq_quantize(stacked, moments, settings.bits, settings.block, symmetric=settings.symmetric)
+    quantized = gptq_quantize(
+        stacked, moments, settings.bits, settings.block, symmetric=settings.symmetric, positive=settings.for_tensorrt
+    )
     error = stacked - quantized.dequantized()
     row = 0
     for name, weight in zip(names, weights, strict=True):

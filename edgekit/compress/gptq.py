@@ -18,28 +18,28 @@ ROWS_AT_A_TIME = 8192
 
 
 def gptq_quantize(
-    weight: Floats, moments: torch.Tensor, bits: int, block: int, *, symmetric: bool = False
+    weight: Floats, moments: torch.Tensor, bits: int, block: int, *, symmetric: bool = False, positive: bool = False
 ) -> BlockQuantized:
     """Quantise W [N, K] so that E‖(W − Ŵ)x‖² is small.
 
     Args:
         weight: float32 [N, K].
         moments: float32 or float64 [K, K], E[x xᵀ] of the inputs.
-        bits, block, symmetric: as in `quantize_blocks`.
+        bits, block, symmetric, positive: as in `quantize_blocks`.
     """
     upper = _inverse_factor(moments)
     importance = np.ascontiguousarray(moments.diagonal().float().numpy())
     # Rows do not depend on each other: a vocabulary's worth of them is done in parts, to bound the memory.
     starts = range(0, len(weight), ROWS_AT_A_TIME)
     parts = [
-        _quantize_rows(weight[start : start + ROWS_AT_A_TIME], upper, importance, bits, block, symmetric)
+        _quantize_rows(weight[start : start + ROWS_AT_A_TIME], upper, importance, bits, block, symmetric, positive)
         for start in starts
     ]
     return joined(parts)
 
 
 def _quantize_rows(
-    weight: Floats, upper: torch.Tensor, importance: Floats, bits: int, block: int, symmetric: bool
+    weight: Floats, upper: torch.Tensor, importance: Floats, bits: int, block: int, symmetric: bool, positive: bool
 ) -> BlockQuantized:
     rest = torch.from_numpy(np.array(weight, dtype=np.float32))
     inputs = rest.shape[1]
@@ -48,7 +48,9 @@ def _quantize_rows(
     for start in range(0, inputs, block):
         end = min(start + block, inputs)
         part = rest[:, start:end].contiguous()
-        grid = quantize_blocks(part.numpy(), bits, block, symmetric=symmetric, importance=importance[start:end])
+        grid = quantize_blocks(
+            part.numpy(), bits, block, symmetric=symmetric, positive=positive, importance=importance[start:end]
+        )
         scale = torch.from_numpy(grid.scales[:, 0])
         zero = torch.from_numpy(grid.zero_points[:, 0].astype(np.float32))
         errors = torch.zeros_like(part)

@@ -30,6 +30,8 @@ class QuantizationSettings:
         bits: 4 or 8.
         block: inputs per scale.
         symmetric: no zero points, for formats that have none.
+        for_tensorrt: scales above zero, which TensorRT insists on, and one per output at 8 bits: TensorRT-RTX
+            multiplies by such codes directly, but expands 8-bit codes with a scale per block to a matrix in memory.
         allowed_cost: see ALLOWED_COST; only for 4 bits.
         keep_8bit: shell patterns of units that stay at 8 bits in any case.
         carry_over: take a checkpoint's own integers where the target holds them exactly; see `carried_over`.
@@ -39,6 +41,7 @@ class QuantizationSettings:
     bits: int
     block: int = 32
     symmetric: bool = False
+    for_tensorrt: bool = False
     allowed_cost: float = ALLOWED_COST
     keep_8bit: tuple[str, ...] = KEEP_8BIT
     carry_over: bool = True
@@ -76,8 +79,9 @@ class QuantizedModel:
         return {
             "method": "block",
             "bits": self.settings.bits,
-            "block_size": self.settings.block,
+            "block_size": None if self.settings.for_tensorrt and self.settings.bits == 8 else self.settings.block,
             "symmetric": self.settings.symmetric,
+            "scales_at_8_bits": "per output" if self.settings.for_tensorrt else "per block",
             "units_at_8_bits": kept,
             "allowed_cost_nats": self.settings.allowed_cost if self.costs else None,
             "expected_cost_nats": {unit: round(cost, 6) for unit, cost in sorted(self.costs.items())},
@@ -159,8 +163,11 @@ def store_8bit(checkpoint: Checkpoint, name: str, result: QuantizedModel) -> Non
         result.matrices[name] = carried
         result.origin[name] = f"carried over from {checkpoint.spec(name).dtype}"
         return
-    weight = matrix_of(checkpoint, name)
-    result.matrices[name] = quantize_blocks(weight, 8, result.settings.block, symmetric=result.settings.symmetric)
+    weight, settings = matrix_of(checkpoint, name), result.settings
+    block = weight.shape[1] if settings.for_tensorrt else settings.block
+    result.matrices[name] = quantize_blocks(
+        weight, 8, block, symmetric=settings.symmetric, positive=settings.for_tensorrt
+    )
     result.origin[name] = "rounded to 8 bits, scales by least squares"
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekit.compress.quantizer import ALLOWED_COST, KEEP_8BIT, QuantizationSettings
-from edgekit.contract import FORM_ORT, FORMS
+from edgekit.contract import FORM_JETPACK6, FORM_ORT, FORM_TENSORRT, FORMS
 from edgekit.errors import ExportError
 
 DTYPES = ("fp32", "fp16", "int8", "int4")
 BLOCK_SIZES = (16, 32, 64, 128)
+#: Of INT4 weights in TensorRT:
+#: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/quantized-types-schemes.html
+TENSORRT_BLOCK_SIZES = (64, 128)
+TENSORRT_FORMS = (FORM_TENSORRT, FORM_JETPACK6)
 
 #: Context that a bundle serves unless asked otherwise: rotary tables for more would dwarf a small model.
 DEFAULT_MAX_CONTEXT = 8192
@@ -20,11 +24,11 @@ class ExportOptions:
     """How to export.
 
     Attributes:
-        dtype: of the weights: "fp32", "fp16", "int8" or "int4". Activations and cache are float16 for "fp16", else
-            float32.
+        dtype: of the weights: "fp32", "fp16", "int8" or "int4". Activations and cache are float16 for "fp16" and in
+            the forms for TensorRT for integers, else float32.
         form: one of `edgekit.contract.FORMS`.
         max_context: longest context in tokens; None for the model's own, at most DEFAULT_MAX_CONTEXT.
-        block_size: weights per scale.
+        block_size: weights per scale; None for 32, and 64 in the forms for TensorRT.
         allowed_cost, keep_8bit, carry_over, calibration_sequences, calibration_length: see `QuantizationSettings`.
         name: the model's name in the manifest; None for the checkpoint's.
     """
@@ -32,7 +36,7 @@ class ExportOptions:
     dtype: str
     form: str = FORM_ORT
     max_context: int | None = None
-    block_size: int = 32
+    block_size: int | None = None
     allowed_cost: float = ALLOWED_COST
     keep_8bit: tuple[str, ...] = KEEP_8BIT
     carry_over: bool = True
@@ -44,16 +48,27 @@ class ExportOptions:
         for field, value, known in (
             ("dtype", self.dtype, DTYPES),
             ("form", self.form, FORMS),
-            ("block_size", self.block_size, BLOCK_SIZES),
+            ("block_size", self.block, TENSORRT_BLOCK_SIZES if self.for_tensorrt else BLOCK_SIZES),
         ):
             if value not in known:
                 rule = f"{field} must be one of {', '.join(map(str, known))}"
                 raise ExportError(rule, f"it is {value!r}", f"choose another {field}")
 
     @property
+    def for_tensorrt(self) -> bool:
+        """Whether TensorRT is what the form is for."""
+        return self.form in TENSORRT_FORMS
+
+    @property
+    def block(self) -> int:
+        """Weights per scale."""
+        return self.block_size if self.block_size is not None else 64 if self.for_tensorrt else 32
+
+    @property
     def activations(self) -> str:
         """Element type of activations and cache, as numpy calls it."""
-        return "float16" if self.dtype == "fp16" else "float32"
+        half = self.dtype == "fp16" or (self.for_tensorrt and self.dtype != "fp32")
+        return "float16" if half else "float32"
 
     @property
     def quantization(self) -> QuantizationSettings | None:
@@ -62,8 +77,9 @@ class ExportOptions:
             return None
         return QuantizationSettings(
             bits=int(self.dtype[3:]),
-            block=self.block_size,
+            block=self.block,
             symmetric=self.form != FORM_ORT,
+            for_tensorrt=self.for_tensorrt,
             allowed_cost=self.allowed_cost,
             keep_8bit=tuple(self.keep_8bit),
             carry_over=self.carry_over,

@@ -170,11 +170,11 @@ def recipe_from(document: dict[str, Any], path: Path) -> Recipe:
             raise RecipeError(f"a recipe must have the table [{name}]", "it is missing", f"add [{name}]")
     tables = {name: table_from(kind, document.get(name, {}), f"[{name}]") for name, kind in TABLES.items()}
     recipe = Recipe(path=path, **tables)
-    dtype = recipe.quantization.dtype
-    if idle := idle_options(dtype, document["quantization"]):
+    dtype, form = recipe.quantization.dtype, recipe.device.form
+    if idle := idle_options(dtype, document["quantization"], form):
         raise RecipeError(
             "a key of [quantization] must have an effect",
-            f"{idle[0]} has none on {dtype}",
+            f"{idle[0]} has none on {dtype} in the form {form}",
             f"remove {', '.join(idle)}, or choose another dtype",
         )
     for name, digest in recipe.checkpoint.sha256.items():

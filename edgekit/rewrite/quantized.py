@@ -56,6 +56,11 @@ class QuantizedParts:
         """Whether every zero point is the middle code, which kernels assume when none are given."""
         return bool((self.matrix.zero_points == 2 ** (self.bits - 1)).all())
 
+    @property
+    def per_output(self) -> bool:
+        """Whether each output has one scale for all of its inputs."""
+        return self.bits == 8 and self.block == self.inputs and self.matrix.codes.shape[1] == 1
+
     def codes(self, flat: bool = False) -> Weight:
         """uint8 [outputs, blocks, block · bits/8], or [outputs, blocks · block · bits/8]."""
         packed = self.matrix.packed_codes()
@@ -82,6 +87,21 @@ class QuantizedParts:
             return np.ascontiguousarray(signed.reshape(self.outputs, width).T).astype(integer)
 
         return Weight((width, self.outputs), integer, make, ("signed codes", self.sources))
+
+    def signed_rows(self) -> Weight:
+        """int8 [outputs, inputs], codes minus the middle, as the checkpoint has the matrix."""
+        codes = self.signed_codes().transposed()
+        codes.key = ("signed rows", self.sources)
+        return codes
+
+    def output_scales(self) -> Weight:
+        """Activations' dtype, [outputs], of codes with one scale per output."""
+        return Weight(
+            (self.outputs,),
+            self.dtype,
+            lambda: self.matrix.scales[:, 0].astype(self.dtype),
+            ("output scales", self.sources),
+        )
 
     def transposed_scales(self) -> Weight:
         """Activations' dtype, [blocks, outputs]."""

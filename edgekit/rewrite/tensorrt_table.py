@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,20 @@ class OperatorTable:
         opset: the lowest and the highest opset that it takes.
         operators: element types of the data, by operator.
         constant_inputs: positions of inputs that must be constants, by operator.
+        absent_inputs, absent_outputs, absent_attributes: what a node must not have, by operator.
+        blocks: how many weights may share a scale, by the type of their codes; absent where any number may.
+        functions_win: whether a function in the model runs even where a plugin of its name is registered.
     """
 
     version: str
     opset: tuple[int, int]
     operators: dict[str, tuple[str, ...]]
     constant_inputs: dict[str, tuple[int, ...]]
+    absent_inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    absent_outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    absent_attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    blocks: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    functions_win: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,25 +64,64 @@ class Unsupported:
 
 @cache
 def operator_table(version: str) -> OperatorTable:
-    """The table of a TensorRT version ("10.3").
+    """The table called so: that of a TensorRT version ("10.3"), or of one of TensorRT-RTX ("rtx-1.7").
 
     Raises:
         RewriteError: there is no table for it.
     """
     path = TABLES / f"tensorrt-{version}.toml"
     if not path.is_file():
-        known = sorted(path.stem.removeprefix("tensorrt-") for path in TABLES.glob("tensorrt-*.toml"))
         raise RewriteError(
-            "an operator table is known for some versions of TensorRT", f"{version} is not one of {known}"
+            "an operator table is known for some versions of TensorRT", f"{version} is not one of {known_tables()}"
         )
     document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     lowest, highest = document["opset"]
+
+    def listed(section: str) -> dict[str, tuple[Any, ...]]:
+        return {name: tuple(values) for name, values in document.get(section, {}).items()}
+
     return OperatorTable(
         version=document["version"],
         opset=(lowest, highest),
-        operators={name: tuple(types) for name, types in document["operators"].items()},
-        constant_inputs={name: tuple(places) for name, places in document["constant_inputs"].items()},
+        operators=listed("operators"),
+        constant_inputs=listed("constant_inputs"),
+        absent_inputs=listed("absent_inputs"),
+        absent_outputs=listed("absent_outputs"),
+        absent_attributes=listed("absent_attributes"),
+        blocks=listed("blocks"),
+        functions_win=document["functions"] == "always",
     )
+
+
+def known_tables() -> list[str]:
+    """Names of all tables, sorted."""
+    return sorted(path.stem.removeprefix("tensorrt-") for path in TABLES.glob("tensorrt-*.toml"))
+
+
+def table_for(backend: str, version: str) -> OperatorTable:
+    """The table for an installed version: that of the newest version that is known and not newer.
+
+    Args:
+        backend: "tensorrt" or "tensorrt-rtx"; version: "10.16.1.11".
+
+    Raises:
+        RewriteError: it is older than every version that is known.
+    """
+    prefix = "rtx-" if backend == "tensorrt-rtx" else ""
+    known = [name.removeprefix("rtx-") for name in known_tables() if name.startswith("rtx-") == bool(prefix)]
+    older = [name for name in known if _release(name) <= _release(version)]
+    if not older:
+        raise RewriteError(
+            f"operators of {backend} are known from version {min(known, key=_release)} on",
+            f"version {version} is installed",
+            "install a newer one",
+        )
+    return operator_table(prefix + max(older, key=_release))
+
+
+def _release(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
 
 
 def check_operators(model: onnx.ModelProto, table: OperatorTable) -> list[Unsupported]:
@@ -88,7 +135,7 @@ def check_operators(model: onnx.ModelProto, table: OperatorTable) -> list[Unsupp
     if not lowest <= opset <= highest:
         reason = f"TensorRT {table.version} takes opset {lowest} to {highest}, the model has {opset}"
         found.append(Unsupported("opset", "", reason))
-    for function in model.functions:
+    for function in model.functions if table.functions_win else ():
         reason = f"TensorRT {table.version} runs the function even where a plugin is registered"
         found.append(Unsupported("functions", f"{function.domain}::{function.name}", reason))
     types = _element_types(model)
@@ -117,8 +164,33 @@ def _reasons(node: onnx.NodeProto, table: OperatorTable, types: dict[str, str], 
     if element is not None and element not in allowed:
         yield f"{node.op_type} takes {', '.join(allowed)}, not {element}"
     for position in table.constant_inputs.get(node.op_type, ()):
-        if len(node.input) > position and node.input[position] and node.input[position] not in constants:
+        if _given(node.input, position) and node.input[position] not in constants:
             yield f"input {position} of {node.op_type} must be a constant, and {node.input[position]} is computed"
+    yield from _parts_too_many(node, table)
+    blocks = table.blocks.get(element or "") if node.op_type == "DequantizeLinear" else None
+    size = next((attribute.i for attribute in node.attribute if attribute.name == "block_size"), 0)
+    if blocks is not None and size and size not in blocks:
+        allowed_sizes = f"share a scale {' or '.join(map(str, blocks))} at a time" if blocks else "have one per output"
+        yield f"{element} weights {allowed_sizes}, here {size} share one"
+
+
+def _parts_too_many(node: onnx.NodeProto, table: OperatorTable) -> Iterator[str]:
+    for kind, names, positions in (
+        ("input", node.input, table.absent_inputs.get(node.op_type, ())),
+        ("output", node.output, table.absent_outputs.get(node.op_type, ())),
+    ):
+        for position in positions:
+            if _given(names, position):
+                yield f"{node.op_type} must not have its {kind} {position}, and {names[position]} is one"
+    for attribute in node.attribute:
+        if attribute.name in table.absent_attributes.get(node.op_type, ()):
+            value = onnx.helper.get_attribute_value(attribute)
+            if value not in (0, b""):
+                yield f"{node.op_type} must not have the attribute {attribute.name}, which is {value!r}"
+
+
+def _given(names: Sequence[str], position: int) -> bool:
+    return len(names) > position and names[position] != ""
 
 
 def _element_types(model: onnx.ModelProto) -> dict[str, str]:

@@ -28,7 +28,7 @@ from tests.tools import lacking
 HEADERS_PACKAGE = "kernel-lens==2.0.1"
 HEADERS_SHA256 = "07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0"
 
-AXES = decoder_axes(batch=2, new=16, context=48)
+AXES = decoder_axes(batch=2, new=16, context=48, in_place=True)
 
 
 @pytest.fixture(scope="session")

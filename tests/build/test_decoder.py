@@ -12,7 +12,7 @@ from edgekit.rewrite.tensorrt_pipelines import JETPACK6, TENSORRT
 from tests.build.conftest import Build
 from tests.rewrite.tensorrt_forms import bound, t6_checkpoint, write_form
 
-AXES = {name: astuple(sizes) for name, sizes in decoder_axes(batch=2, new=16, context=64).items()}
+AXES = {name: astuple(sizes) for name, sizes in decoder_axes(batch=2, new=16, context=64, in_place=True).items()}
 
 
 @pytest.fixture(scope="module")

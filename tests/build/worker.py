@@ -27,7 +27,8 @@ def main() -> None:
     except BuildError as error:
         answer = {"rule": error.rule, "fact": error.fact, "next_step": error.next_step}
     else:
-        answer = asdict(built) | {"path": str(built.path)}
+        plugins = {use.name: use.nodes for use in built.plugins}
+        answer = asdict(built) | {"path": str(built.path), "plugins": plugins}
     sys.stdout.write("\n" + json.dumps(answer))
 
 

@@ -1,4 +1,4 @@
-"""Clip over integers → Max and Min: TensorRT 10.3 clips floating point only."""
+"""Clip over integers → Max and Min: TensorRT clips floating point only."""
 
 from __future__ import annotations
 

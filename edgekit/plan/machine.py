@@ -1,0 +1,91 @@
+"""A device in one of its power modes, and what edgekit can do on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from edgekit.device.profile import DeviceProfile, PowerMode
+from edgekit.errors import DeviceError
+from edgekit.plan.storage import DTYPES
+
+#: Products of 4-bit and 8-bit weights with half-precision activations are computed in half precision.
+_COMPUTED_AS = {"fp32": "fp32", "fp16": "fp16", "int8": "fp16", "int4": "fp16"}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A device in a power mode; None where its profile does not say."""
+
+    device: DeviceProfile
+    mode: PowerMode
+
+    @property
+    def bandwidth_bytes_per_s(self) -> float:
+        """Of memory, peak."""
+        return self.mode.memory_bandwidth_bytes_per_s or self.device.memory_bandwidth_bytes_per_s
+
+    @property
+    def gpu_clock_hz(self) -> float | None:
+        """In this mode."""
+        return self.mode.gpu_clock_hz or self.device.gpu_clock_hz
+
+    def peak_ops_per_s(self, dtype: str) -> float | None:
+        """Peak of products with weights of that type, at this mode's clock and powered multiprocessors."""
+        peak = self.device.peak_ops_per_s.get(_COMPUTED_AS[dtype])
+        if peak is None:
+            return None
+        if self.mode.gpu_clock_hz and self.device.gpu_clock_hz:
+            peak *= self.mode.gpu_clock_hz / self.device.gpu_clock_hz
+        if self.mode.streaming_multiprocessors:
+            peak *= self.mode.streaming_multiprocessors / self.device.streaming_multiprocessors
+        return peak
+
+
+def machine(device: DeviceProfile, mode: str | None = None) -> Machine:
+    """The device in the named power mode, or in the fastest: the profile's figures are those of its largest mode.
+
+    Raises:
+        DeviceError: it has no such mode.
+    """
+    modes = {entry.name: entry for entry in device.power_modes}
+    if mode is None:
+        return Machine(device, max(modes.values(), key=lambda entry: _speed(device, entry)))
+    if mode not in modes:
+        near = get_close_matches(mode.upper(), modes, n=3, cutoff=0.3)
+        raise DeviceError(
+            f"a power mode is one of the device's: {', '.join(modes)}",
+            f"{device.name} has no {mode!r}",
+            f"did you mean {' or '.join(near)}?" if near else "leave --power-mode out for the fastest",
+        )
+    return Machine(device, modes[mode])
+
+
+def _speed(device: DeviceProfile, mode: PowerMode) -> tuple[float, float, float]:
+    return (
+        mode.memory_bandwidth_bytes_per_s or device.memory_bandwidth_bytes_per_s,
+        mode.gpu_clock_hz or device.gpu_clock_hz or 0,
+        mode.streaming_multiprocessors or device.streaming_multiprocessors,
+    )
+
+
+def check_dtype(device: DeviceProfile, dtype: str) -> None:
+    """DeviceError for weights that the device has no arithmetic for, or that edgekit does not export."""
+    both = [name for name in DTYPES if name in device.dtypes]
+    if dtype in both:
+        return
+    if dtype not in device.dtypes:
+        raise DeviceError(
+            f"weights must be of a type that the device supports: {', '.join(device.dtypes)}",
+            f"{device.title} (compute capability {_dotted(device.compute_capability)}) does not support {dtype}",
+            f"choose --dtype {', '.join(both)}",
+        )
+    raise DeviceError(
+        f"weights must be of a type that edgekit exports: {', '.join(DTYPES)}",
+        f"{dtype} is supported by {device.title}, but not yet by edgekit",
+        f"choose --dtype {', '.join(both)}",
+    )
+
+
+def _dotted(capability: str) -> str:
+    return f"{capability[:-1]}.{capability[-1]}"

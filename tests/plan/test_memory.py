@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edgekit.plan.activations import activation_memory, plugin_workspace
+from edgekit.plan.machine import machine
+from edgekit.plan.memory import ACTIVATIONS, BUFFERS, CACHE, CONTEXT, WEIGHTS, WORKSPACE, run_memory
+from edgekit.plan.model_sizes import ModelSizes, model_sizes
+from edgekit.plan.options import PlanOptions
+from tests.plan.conftest import BOARD, CARD
+from tests.plan.test_model_sizes import configuration
+
+T6_SMALL = {
+    "model_type": "t6",
+    "hidden_size": 192,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 6,
+    "head_dim": 48,
+    "query_rank": 6,
+    "key_rank": 2,
+    "value_rank": 2,
+    "intermediate_size": 512,
+    "vocab_size": 4096,
+    "max_position_embeddings": 2048,
+}
+
+
+@pytest.mark.parametrize(("in_place", "buffers"), [(True, 1), (False, 2)])
+def test_a_cache_that_grows_is_kept_twice(llama_2_7b: ModelSizes, in_place: bool, buffers: int) -> None:
+    # 32 layers, keys and values of 4096 numbers: 524,288 bytes a token in half precision.
+    sizes = replace(llama_2_7b, cache_in_place=in_place)
+    memory = run_memory(sizes, machine(BOARD), PlanOptions("fp16", context=1000, batch=3))
+    assert memory.of(CACHE).value == buffers * 3 * 1000 * 524_288
+    single = run_memory(sizes, machine(BOARD), PlanOptions("fp32", context=1000))
+    assert single.of(CACHE).value == buffers * 1000 * 2 * 524_288
+
+
+def test_factors_are_written_in_place() -> None:
+    # (2 + 2)(6 + 48) numbers in each of 5 layers.
+    memory = run_memory(model_sizes(T6_SMALL), machine(BOARD), PlanOptions("fp16", context=2048, batch=2))
+    assert memory.of(CACHE).value == 2 * 2048 * 5 * 216 * 2
+
+
+def test_the_total_is_the_sum_and_what_is_available_excludes_the_system(smollm2: ModelSizes) -> None:
+    memory = run_memory(smollm2, machine(BOARD), PlanOptions("fp16", context=4096))
+    assert {item.name for item in memory.items} == {WEIGHTS, CACHE, ACTIVATIONS, WORKSPACE, BUFFERS, CONTEXT}
+    assert memory.total.value == sum(item.bytes.value for item in memory.items)
+    assert memory.total.low <= memory.total.value <= memory.total.high
+    assert memory.available == 7_000_000_000
+    assert memory.of(CONTEXT).value > run_memory(smollm2, machine(CARD), PlanOptions("fp16", 64)).of(CONTEXT).value
+
+
+def test_weight_streaming_keeps_a_part(smollm2: ModelSizes) -> None:
+    memory = run_memory(smollm2, machine(CARD), PlanOptions("fp16", context=64, resident_weight_bytes=1_000_000))
+    assert memory.of(WEIGHTS).value == 1_000_000
+
+
+def test_workspace_of_the_plugin_follows_its_source() -> None:
+    # kernel.cuh: query rows, partial outputs and two states per split row and head, float32, each to 256 bytes.
+    sizes = model_sizes(T6_SMALL)
+    rows = max(1 * 8, 4 * 16)
+    expected = sum(-(-4 * count // 256) * 256 for count in (100 * 6 * 48, rows * 6 * 48, rows * 6 * 2))
+    assert plugin_workspace(sizes, batch=1, new=100, multiprocessors=16) == expected
+    assert plugin_workspace(model_sizes(configuration("llama", {})), 1, 100, 16) == 0
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "int8"])
+def test_activations_grow_with_every_size(smollm2: ModelSizes, dtype: str) -> None:
+    base = activation_memory(smollm2, dtype, 1, 128, 2048).value
+    assert activation_memory(smollm2, dtype, 4, 128, 2048).value > base
+    assert activation_memory(smollm2, dtype, 1, 512, 2048).value > base
+    assert activation_memory(smollm2, dtype, 1, 128, 8192).value > base

@@ -1,0 +1,239 @@
+"""Verdicts, limits and suggestions: each suggestion is tried."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from edgekit.device.profile import device_names, device_profile
+from edgekit.errors import DeviceError, ModelError
+from edgekit.plan.estimate import Estimate, total
+from edgekit.plan.facts import missing, plan_facts
+from edgekit.plan.html import page
+from edgekit.plan.limits import largest, largest_batch, largest_context
+from edgekit.plan.model_sizes import ModelSizes
+from edgekit.plan.options import PlanOptions, options_for
+from edgekit.plan.plan import Plan, changed, make_plan
+from edgekit.plan.suggestions import build_suggestions, run_suggestions
+from edgekit.plan.verdict import DOES_NOT_FIT, FITS, TIGHT, verdict
+from tests.plan.conftest import BOARD, CARD
+
+
+def planned(sizes: ModelSizes, dtype: str = "fp16", context: int = 4096, device=BOARD, **options) -> Plan:  # type: ignore[no-untyped-def]
+    return make_plan("model", sizes, device, PlanOptions(dtype, context, **options))
+
+
+def test_verdicts() -> None:
+    needed = Estimate(10, 8, 12, "")
+    assert [verdict(needed, available) for available in (12, 11, 10, 9)] == [FITS, TIGHT, TIGHT, DOES_NOT_FIT]
+
+
+def test_sums_add_bounds() -> None:
+    assert total([Estimate(1, 0, 3, ""), Estimate.within(10, 0.1, 0.2, "")], "").facts() == {
+        "value": 11,
+        "low": 9,
+        "high": 15,
+        "basis": "",
+    }
+    assert Estimate(4, 2, 5, "").inverse().facts() == {"value": 0.25, "low": 0.2, "high": 0.5, "basis": ""}
+
+
+def test_a_small_model_fits_a_board_and_a_large_one_does_not(smollm2: ModelSizes, llama_2_7b: ModelSizes) -> None:
+    assert planned(smollm2).run_verdict == FITS
+    large = planned(llama_2_7b)
+    assert large.run_verdict == DOES_NOT_FIT
+    # The weights alone, 13.5 GB, are more than 7 GB.
+    assert large.memory.of("weights").value == pytest.approx(13.48e9, rel=1e-3)
+    assert large.build_verdict == DOES_NOT_FIT
+
+
+def test_suggestions_fit_when_they_are_tried(llama_2_7b: ModelSizes) -> None:
+    plan = planned(llama_2_7b)
+    found = run_suggestions(plan)
+    assert any(entry.plan.options.dtype == "int4" for entry in found)
+    for entry in found:
+        options = entry.plan.options
+        again = make_plan("model", llama_2_7b, entry.plan.machine.device, options)
+        assert again.run_verdict in (FITS, TIGHT), entry.change
+        assert again.memory.total.value <= again.memory.available
+        if entry.command and "edgekit export" in entry.command:
+            assert f"--dtype {options.dtype}" in entry.command
+            assert f"--max-context {options.context}" in entry.command
+    assert not any("streaming" in entry.change for entry in found), "GPU and CPU share the memory"
+
+
+def test_no_suggestions_where_nothing_is_wrong(smollm2: ModelSizes) -> None:
+    plan = planned(smollm2)
+    assert run_suggestions(plan) == []
+    assert build_suggestions(plan) == []
+
+
+def test_a_card_can_stream_weights(llama_2_7b: ModelSizes) -> None:
+    found = run_suggestions(planned(llama_2_7b, context=512, device=CARD))
+    streaming = next(entry for entry in found if "streaming" in entry.change)
+    assert streaming.plan.fits
+    assert not streaming.speed_is_known
+    resident = streaming.plan.options.resident_weight_bytes
+    assert resident is not None
+    assert not changed(streaming.plan, resident_weight_bytes=resident + 2_000_000).fits
+
+
+def test_a_smaller_cache_is_suggested_where_the_cache_is_the_trouble(llama_2_7b: ModelSizes) -> None:
+    roomy = replace(BOARD, memory_bytes=36_000_000_000)
+    growing = replace(llama_2_7b, cache_in_place=False)
+    plan = planned(growing, dtype="fp32", context=4096, device=roomy)
+    assert plan.run_verdict == DOES_NOT_FIT
+    found = [entry for entry in run_suggestions(plan) if entry.plan.options.attention == "tpa"]
+    assert len(found) == 1
+    assert found[0].command == "edgekit convert model -o SMALLER --attention tpa --cache-ratio 0.75"
+    # In place, so once and not twice: 0.75 of 4.3 GB.
+    assert found[0].plan.memory.of("cache").value == pytest.approx(0.75 * 4096 * 1_048_576)
+
+
+def test_limits_are_the_last_that_fit(llama_2_7b: ModelSizes) -> None:
+    roomy = replace(BOARD, memory_bytes=17_000_000_000)
+    plan = planned(llama_2_7b, context=512, device=roomy)
+    context, batch = largest_context(plan), largest_batch(plan)
+    assert context is not None
+    assert batch is not None
+    assert changed(plan, context=context).fits
+    assert not changed(plan, context=context + 1).fits
+    assert changed(plan, batch=batch).fits
+    assert not changed(plan, batch=batch + 1).fits
+    assert largest_context(planned(llama_2_7b)) is None
+
+
+def test_bisection() -> None:
+    assert largest(lambda n: n <= 77, 1, 1000) == 77
+    assert largest(lambda n: True, 1, 1000) == 1000
+    assert largest(lambda n: False, 1, 1000) is None
+
+
+def test_types_the_device_or_edgekit_lacks(smollm2: ModelSizes) -> None:
+    with pytest.raises(DeviceError) as caught:
+        planned(smollm2, dtype="fp8")
+    assert "fp32, fp16, int8, int4" in caught.value.rule
+    assert "8.7" in caught.value.fact
+    ada = replace(CARD, dtypes=(*CARD.dtypes, "fp8"))
+    with pytest.raises(DeviceError, match="not yet by edgekit"):
+        planned(smollm2, dtype="fp8", device=ada)
+
+
+def test_unknown_power_mode(smollm2: ModelSizes) -> None:
+    with pytest.raises(DeviceError) as caught:
+        make_plan("model", smollm2, BOARD, PlanOptions("fp16", 64), "21w")
+    assert "10W, 20W" in caught.value.rule
+    assert "20W" in caught.value.next_step
+
+
+def test_options_that_mean_nothing(smollm2: ModelSizes) -> None:
+    with pytest.raises(ModelError, match="8,192"):
+        options_for(smollm2, dtype="fp16", context=8193)
+    with pytest.raises(DeviceError, match="max-input-len"):
+        options_for(smollm2, dtype="fp16", context=64, max_input=65)
+    with pytest.raises(DeviceError, match="cache-ratio"):
+        options_for(smollm2, dtype="fp16", cache_ratio=0.5)
+    with pytest.raises(DeviceError, match="cache-ratio"):
+        options_for(smollm2, dtype="fp16", attention="tpa")
+
+
+def test_conversion_is_refused_where_the_converter_refuses(smollm2: ModelSizes) -> None:
+    windowed = replace(smollm2, caches=tuple(replace(c, window=64) for c in smollm2.caches))
+    for sizes in (windowed, replace(smollm2, model_type="qwen3")):
+        with pytest.raises(ModelError, match="can be converted"):
+            planned(sizes, attention="tpa", cache_ratio=0.5)
+    with pytest.raises(ModelError, match="ratio"):
+        planned(smollm2, attention="tpa", cache_ratio=1.5)
+
+
+def test_tokens_per_joule_are_those_of_the_limit(smollm2: ModelSizes) -> None:
+    speed = planned(smollm2).speed
+    assert speed.tokens_per_joule is not None
+    assert speed.tokens_per_joule.value == pytest.approx(speed.tokens_per_s.value / 20)
+    unlimited = replace(BOARD, power_modes=(replace(BOARD.power_modes[1], watts=None),))
+    plan = planned(smollm2, device=unlimited)
+    assert plan.speed.tokens_per_joule is None
+    assert any("power limit" in line for line in missing(plan))
+
+
+def test_what_the_profile_lacks_is_said(smollm2: ModelSizes) -> None:
+    modes = (replace(BOARD.power_modes[1], gpu_clock_hz=None),)
+    bare = replace(BOARD, gpu_clock_hz=None, peak_ops_per_s={}, power_modes=modes, memory_reserved_bytes=None)
+    plan = planned(smollm2, device=bare)
+    assert plan.speed.first_token_s is None
+    assert plan.break_even.free_positions is None
+    assert plan.memory.available == 8_000_000_000
+    assert len(missing(plan)) == 3
+
+
+def test_facts_are_json(llama_2_7b: ModelSizes) -> None:
+    facts = json.loads(json.dumps(plan_facts(planned(llama_2_7b))))
+    assert facts["verdict"] == {"run": "does not fit", "build": "does not fit", "fits": False}
+    assert facts["memory"]["total"]["value"] == sum(item["value"] for item in facts["memory"]["items"].values())
+    assert facts["speed"]["limit"] == "weight bandwidth"
+    assert facts["suggestions"]
+
+
+class Page(HTMLParser):
+    """Tags that are open, and whatever would fetch something."""
+
+    VOID = frozenset({"meta", "br", "img", "link"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.fetched: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.fetched += [f"{tag} {key}={value}" for key, value in attrs if key in ("src", "href")]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_page_is_whole_and_fetches_nothing(smollm2: ModelSizes, llama_2_7b: ModelSizes, count: int) -> None:
+    plans = [planned(llama_2_7b), planned(llama_2_7b, device=CARD), planned(llama_2_7b, device=BOARD)][:count]
+    found = page(plans)
+    parser = Page()
+    parser.feed(found)
+    assert parser.open == []
+    assert parser.fetched == []
+    assert "url(" not in found
+    assert "script" not in parser.seen
+    assert parser.seen.count("svg") == 2
+    assert parser.seen.count("polyline") == count
+    text = " ".join(parser.text)
+    assert "does not fit" in text
+    assert "int4 weights" in text
+
+
+def test_names_are_escaped_in_the_page(smollm2: ModelSizes) -> None:
+    plan = make_plan("<script>x</script>", smollm2, BOARD, PlanOptions("fp16", 64))
+    assert "<script>" not in page([plan])
+
+
+@pytest.mark.parametrize("name", device_names())
+def test_every_device_can_be_planned_for(smollm2: ModelSizes, name: str) -> None:
+    device = device_profile(name)
+    plan = make_plan("model", smollm2, device, PlanOptions("fp16", 1024))
+    assert plan.fits
+    assert plan.speed.tokens_per_s.low < plan.speed.tokens_per_s.value < plan.speed.tokens_per_s.high
+    assert plan.build.on_device == (device.backend == "tensorrt")
+    # No faster than reading the weights once a token at the peak bandwidth.
+    assert plan.speed.at_start.value < device.memory_bandwidth_bytes_per_s / (2 * 134_515_008)
