@@ -13,9 +13,13 @@ from edgekit.report.shape import require_shape
 
 _AGAIN = "give the result file that the kit's command wrote"
 _OBJECT: Any = ({}, None)
-SHAPE = {"kit": {"device": str, "model": str, "dtype": str, "form": str}, "device": _OBJECT}
-#: Parts that a run that did not get so far lacks.
-PARTS = ("build", "parity", "bench")
+#: What `edgekit.kit.run` writes of every run.
+SHAPE = {
+    "kit": {"device": str, "model": str, "dtype": str, "form": str},
+    "failure": ({"stage": str, "rule": str, "fact": str, "next_step": str}, None),
+}
+#: Stages that a run that did not get so far lacks.
+PARTS = ("machine", "build", "parity", "benchmark")
 
 
 @dataclass(frozen=True)
@@ -25,16 +29,18 @@ class KitResult:
     Attributes:
         file: where it was read from.
         kit: the kit's own description: device profile, model, dtype, versions.
-        device: what the machine said of itself.
-        build, parity, bench: None where the run did not get so far.
+        machine: what the device said of itself.
+        build, parity, benchmark: as those stages wrote them. All four are None where the run did not get so far.
+        failure: the stage that ended it, and why; None where all went well.
     """
 
     file: Path
     kit: dict[str, Any]
-    device: dict[str, Any]
+    machine: dict[str, Any] | None
     build: dict[str, Any] | None
     parity: dict[str, Any] | None
-    bench: dict[str, Any] | None
+    benchmark: dict[str, Any] | None
+    failure: dict[str, Any] | None
     document: dict[str, Any]
 
 
@@ -51,7 +57,7 @@ def read_kit_result(path: Path) -> KitResult:
     require_shape(document, SHAPE, str(path), _AGAIN)
     parts = {name: document.get(name) for name in PARTS}
     require_shape(parts, dict.fromkeys(PARTS, _OBJECT), str(path), _AGAIN)
-    return KitResult(path, document["kit"], document["device"] or {}, **parts, document=document)
+    return KitResult(path, document["kit"], **parts, failure=document["failure"], document=document)
 
 
 def read_kit_results(paths: Sequence[Path]) -> tuple[KitResult, ...]:

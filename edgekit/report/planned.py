@@ -57,9 +57,11 @@ def of_kit(bundle: Bundle, kit: KitResult) -> list[Foretold]:
         ModelError, CheckpointError: the planner does not know the bundle's architecture, or its config.json is damaged.
     """
     plan = _planner(bundle, str(kit.kit["device"]), str(kit.kit["dtype"]))
-    found = list(_speed(kit.bench, plan)) if kit.bench is not None and misfit(kit.bench, speed.SHAPE) is None else []
+    timed = kit.benchmark is not None and misfit(kit.benchmark, speed.TIMED) is None
+    found = list(_speed(kit.benchmark, plan)) if kit.benchmark is not None and timed else []
     build = plan(context=bundle.manifest.cache.capacity_limit).build
-    taken = {name: (kit.build or {}).get(name) for name in ("build_seconds", "build_peak_memory_bytes")}
+    engine = (kit.build or {}).get("engine", {})
+    taken = {name: engine.get(name) for name in ("build_seconds", "build_peak_memory_bytes")}
     numbers = {name: value for name, value in taken.items() if isinstance(value, (int, float))}
     found += _paired("build: time", "s", build.seconds, numbers.get("build_seconds"))
     return found + _paired("build: peak memory", "B", build.memory, numbers.get("build_peak_memory_bytes"))

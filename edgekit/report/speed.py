@@ -10,13 +10,17 @@ from edgekit.report.shape import NUMBER, SAMPLES
 from edgekit.report.svg import Strips
 
 _MEMORY = ({"peak": int}, None)
+#: What was timed, in every result.
+TIMED = {
+    "prompts": [{"tokens": int, "ttft_s": SAMPLES, "tokens_per_s": SAMPLES}],
+    "decodes": [{"depth": int, "tokens": int, "s_per_token": SAMPLES, "tokens_per_s": SAMPLES}],
+}
 SHAPE = {
+    **TIMED,
     "parity": (bool, None),
     "session": str,
     "settings": {"repetitions": int, "decode_tokens": int, "threads": (int, None)},
     "environment": {"commit": (str, None), "cpu": (str, None), "system": str, "versions": {}},
-    "prompts": [{"tokens": int, "ttft_s": SAMPLES, "tokens_per_s": SAMPLES}],
-    "decodes": [{"depth": int, "tokens": int, "s_per_token": SAMPLES, "tokens_per_s": SAMPLES}],
     "load": {"cold": ({"load_s": SAMPLES}, None), "warm": ({"load_s": SAMPLES}, None)},
     "memory": {"loaded": _MEMORY, "measured": _MEMORY, "weight_file_bytes": int},
     "read_bandwidth_bytes_per_s": NUMBER,
@@ -36,7 +40,7 @@ def figures(found: dict[str, Any]) -> list[Figure]:
     if groups and all(samples for _, samples in groups):
         plot = Strips("Time to the first token", "s", "time", groups, from_zero=True)
         drawn.append(Figure(plot, "From an empty cache; every dot is a repetition."))
-    loads = ((state, found["load"][state]) for state in ("cold", "warm"))
+    loads = ((state, found.get("load", {}).get(state)) for state in ("cold", "warm"))
     groups = tuple((f"{state} file cache", tuple(load["load_s"]["samples"])) for state, load in loads if load)
     if groups:
         drawn.append(Figure(Strips("Time to load", "s", "time", groups, from_zero=True)))
@@ -61,10 +65,12 @@ def summary_table(found: dict[str, Any]) -> Table:
         rows.append(_row(f"decode, {row['depth']:,} in the cache: mean step", row["s_per_token"], "s"))
         rows.append(_row(f"decode, {row['depth']:,} in the cache: rate", row["tokens_per_s"], "tokens/s"))
     for state in ("cold", "warm"):
-        if found["load"][state] is not None:
-            rows.append(_row(f"load, {state}", found["load"][state]["load_s"], "s"))
+        loaded = found.get("load", {}).get(state)
+        if loaded is not None:
+            rows.append(_row(f"load, {state}", loaded["load_s"], "s"))
     head = ("", "median", "mean", "σ", "smallest", "samples")
-    caption = f"Of {found['settings']['repetitions']} repetitions"
+    repetitions = {len(row["tokens_per_s"]["samples"]) for row in (*found["prompts"], *found["decodes"])}
+    caption = f"Of {' or '.join(map(str, sorted(repetitions)))} repetitions"
     return Table(caption, head, tuple(rows), (1, 2, 3, 4, 5))
 
 

@@ -15,6 +15,7 @@ from edgekit.errors import BuildError, EdgekitError, ParityFailed
 from edgekit.kit import run as runner
 from edgekit.kit.document import Kit
 from edgekit.kit.run import RunOptions, run_kit
+from edgekit.report.kit_result import read_kit_result
 from tests.gpu_tools import no_gpu
 from tests.runtime.fake_cuda import FakeCudart
 
@@ -51,6 +52,9 @@ def test_it_runs_to_where_a_gpu_is_needed(kit: Kit, tmp_path: Path) -> None:
     assert result["failure"]["stage"] == "machine"
     assert result["kit_sha256"] == kit.sha256
     assert result["kit"]["device"] == kit.manifest.device
+    found = read_kit_result(kit.path / "results" / "result.json")
+    assert found.failure == result["failure"]
+    assert found.machine is None
 
 
 def test_its_files_can_be_checked_alone(kit: Kit) -> None:
@@ -143,3 +147,6 @@ def test_a_session_that_is_right_is_measured(kit: Kit, monkeypatch: pytest.Monke
     assert result["benchmark"]["telemetry"]["missing"] or result["benchmark"]["telemetry"]["source"]
     assert json.loads((kit.path / "results" / "result.json").read_text()) == json.loads(json.dumps(result))
     assert len(summary(result)) == 5
+    found = read_kit_result(kit.path / "results" / "result.json")
+    assert found.benchmark == json.loads(json.dumps(result["benchmark"]))
+    assert found.failure is None

@@ -145,11 +145,14 @@ def bench(**changes: Any) -> dict[str, Any]:
 
 
 def kit_result(**changes: Any) -> dict[str, Any]:
-    """As `python -m edgekit.kit` writes it on a device."""
+    """As `python -m edgekit.kit` writes it on a device (`edgekit.kit.run`)."""
+    timed = {name: value for name, value in bench().items() if name in ("prompts", "decodes", "others_cpu_share")}
     return {
         "kit": {"device": "jetson-orin-nano-8gb", "model": "tiny", "dtype": "fp32", "form": "ort", "tensorrt": "10.3"},
-        "device": {"name": "Orin", "memory_bytes": 8_000_000_000},
-        "build": {"build_seconds": 61.5, "engine_bytes": 271_000_000},
+        "passed": True,
+        "failure": None,
+        "machine": {"platform": "Linux-5.15-tegra", "tensorrt": "10.3", "gpu": {"name": "Orin"}},
+        "build": {"from": "built", "engine": {"name": "sm87-fp32", "build_seconds": 61.5, "engine_bytes": 271_000_000}},
         "parity": {
             "passed": True,
             "made_by": "onnxruntime 9.9.9",
@@ -160,7 +163,11 @@ def kit_result(**changes: Any) -> dict[str, Any]:
             "tokens": [20, 20],
             "failure": None,
         },
-        "bench": bench(session="tensorrt 10.3 on Orin"),
+        "benchmark": {
+            **timed,
+            "session": "tensorrt 10.3 on Orin",
+            "telemetry": {"mean_power_w": 11.9, "missing": None},
+        },
         **changes,
     }
 

@@ -75,7 +75,7 @@ def test_the_plan_of_the_verb_beside_what_a_kit_measured(tmp_path: Path) -> None
     bench = documents.bench()
     bench["decodes"][0]["tokens_per_s"] = documents.samples([decode["value"] * 0.95, decode["value"]])
     bench["prompts"][0]["ttft_s"] = documents.samples([first["high"] * 1.5])
-    rows = table(shown(bundle, tmp_path, bench=bench), CAPTION)
+    rows = table(shown(bundle, tmp_path, benchmark=bench), CAPTION)
 
     def cell(estimate: dict[str, float], unit: str) -> str:
         parts = [quantity(estimate[name], unit).replace("\N{NO-BREAK SPACE}", " ") for name in ("value", "low", "high")]
@@ -92,7 +92,7 @@ def test_memory_of_a_build_on_the_device(tmp_path: Path) -> None:
     bundle = with_config(tmp_path, CONFIG)
     memory = planned(bundle, "--context", str(bundle.manifest.cache.capacity_limit))["build"]["memory"]
     build = {"build_seconds": 100.0, "build_peak_memory_bytes": int(memory["value"])}
-    rows = table(shown(bundle, tmp_path, build=build, bench=None), CAPTION)
+    rows = table(shown(bundle, tmp_path, build={"engine": build}, benchmark=None), CAPTION)
     assert rows["build: peak memory"][2:] == ["1.00", "within"]
 
 
@@ -137,5 +137,5 @@ def test_without_a_plan_the_reason_is_said(
 
 
 def test_results_that_hold_nothing_foretold(tmp_path: Path) -> None:
-    part = shown(with_config(tmp_path, CONFIG), tmp_path, build=None, bench=None)
+    part = shown(with_config(tmp_path, CONFIG), tmp_path, build=None, benchmark=None)
     assert "nothing that the planner foretells" in text(part)

@@ -277,15 +277,18 @@ def test_results_of_a_device(bare: Bundle, tmp_path: Path) -> None:
     file.write_text(json.dumps(documents.kit_result()))
     root = report(bare, read_kit_result(file))
     part = section(root, "kits")
-    assert tiles(root)["jetson-orin-nano-8gb"] == "passedon the device: build, parity, bench"
+    assert tiles(root)["jetson-orin-nano-8gb"] == "passedon the device: machine, build, parity, benchmark"
     found = facts(part)
-    assert found["memory bytes"] == "8.00 GB"
+    assert found["machine: tensorrt"] == "10.3"
+    assert found["telemetry: mean power w"] == "11.9"
     assert found["build: build seconds"] == "61.5 s"
     assert found["build: engine bytes"] == "271 MB"
     assert found["same most likely token"] == "98.77 %"
     assert found["greedy tokens in common"] == "20 of 20, 17 of 20"
     assert table(part, "Each way to run the engine, at its worst")["decode"] == ["0.9999900", "0.0123", "0.00456"]
-    assert table(part, "Of 2 repetitions")["load, warm"][0] == "384 ms"
+    row = documents.bench()["decodes"][0]["tokens_per_s"]["median"]
+    decode = table(part, "Of 2 repetitions")["decode, 128 in the cache: rate"][0]
+    assert decode == f"{row:.1f} tokens/s"
     # The bundle's own speed was not measured, and a device's is not taken for it.
     assert section(root, "speed").get("class") == "missing"
     assert "another bundle" not in text(part)
@@ -293,10 +296,16 @@ def test_results_of_a_device(bare: Bundle, tmp_path: Path) -> None:
 
 def test_a_run_on_a_device_that_did_not_get_far_or_failed(bare: Bundle, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    file.write_text(json.dumps(documents.kit_result(parity=None, bench=None)))
+    file.write_text(json.dumps(documents.kit_result(parity=None, benchmark=None)))
     root = report(bare, read_kit_result(file))
     assert "has no parity: it did not get so far" in text(section(root, "kits"))
     assert tiles(root)["jetson-orin-nano-8gb"].startswith("not proven")
+    failure = {"stage": "machine", "kind": "BuildError", "rule": "a rule", "fact": "no GPU", "next_step": "find one"}
+    stopped = documents.kit_result(machine=None, build=None, parity=None, benchmark=None, failure=failure)
+    file.write_text(json.dumps(stopped))
+    root = report(bare, read_kit_result(file))
+    assert "It ended at machine: a rule. no GPU. find one." in text(section(root, "kits"))
+    assert section(root, "kits").get("class") == "failed"
     failed = documents.kit_result()
     failed["parity"] |= {"passed": False, "failure": "decode: cosine 0.9"}
     failed["kit"] |= {"dtype": "int4"}

@@ -38,15 +38,16 @@ def section(source: Source) -> Section | None:
     for kit in source.kits:
         device = str(kit.kit["device"])
         blocks += [Heading(device), *_other_bundle(kit, source), _origin(kit)]
-        if kit.device:
-            blocks.append(Facts(tuple(_rows(kit.device))))
-        for part, show in (("build", _generic), ("parity", _parity), ("bench", _bench)):
+        if kit.failure is not None:
+            why = " ".join(kit.failure[field] + "." for field in ("rule", "fact", "next_step") if kit.failure[field])
+            blocks.append(Note(f"It ended at {kit.failure['stage']}: {why}", "bad"))
+        for part, show in (("machine", _generic), ("build", _build), ("parity", _parity), ("benchmark", _bench)):
             found = getattr(kit, part)
             if found is None:
                 blocks.append(Note(f"The run on {device} has no {part}: it did not get so far.", "warn"))
             else:
                 blocks += show(part, found)
-        failed = failed or (kit.parity is not None and kit.parity.get("passed") is not True)
+        failed = failed or kit.failure is not None or (kit.parity is not None and kit.parity.get("passed") is not True)
     state: State = "failed" if failed else "ok"
     tiles = tuple(_tile(kit) for kit in source.kits)
     data = [{"file": str(kit.file), **kit.document} for kit in source.kits]
@@ -101,10 +102,21 @@ def _parity(part: str, found: dict[str, Any]) -> list[Block]:
     return blocks
 
 
-def _bench(part: str, found: dict[str, Any]) -> list[Block]:
-    if misfit(found, speed.SHAPE) is not None:
+def _build(part: str, found: dict[str, Any]) -> list[Block]:
+    engine = found.get("engine")
+    if not isinstance(engine, dict):
         return _generic(part, found)
-    return [*speed.figures(found), speed.summary_table(found), speed.machine(found, "")]
+    shown = {name: value for name, value in engine.items() if isinstance(value, (str, int, float))}
+    return _generic(part, {"from": found.get("from"), **shown})
+
+
+def _bench(part: str, found: dict[str, Any]) -> list[Block]:
+    if misfit(found, speed.TIMED) is not None:
+        return _generic(part, found)
+    rest = {name: value for name, value in found.items() if name not in speed.TIMED and name != "telemetry"}
+    telemetry = found.get("telemetry")
+    read = telemetry if isinstance(telemetry, dict) else {}
+    return [*speed.figures(found), speed.summary_table(found), *_generic(part, rest), *_generic("telemetry", read)]
 
 
 def _generic(part: str, found: dict[str, Any]) -> list[Block]:
