@@ -29,6 +29,8 @@ AXIS_SEQUENCE = "sequence_length"
 AXIS_TOTAL = "total_sequence_length"
 AXIS_PAST = "past_sequence_length"
 AXIS_CAPACITY = "cache_capacity"
+#: Of an attention mask that may be longer than the tokens, with -1 in the slots after them: from T to C.
+AXIS_SLOTS = "cache_slots"
 AXIS_KEPT = "kept_sequence_length"
 
 #: The cache that grows by concatenation: present is a new tensor of P + S tokens.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,14 @@ class Timing:
 
 @dataclass
 class Timings:
-    """Seconds of every repetition."""
+    """Seconds of every repetition; of decoding, seconds of every step of every repetition."""
 
     prompts: dict[int, list[float]] = field(default_factory=dict)
-    decodes: dict[int, list[float]] = field(default_factory=dict)
+    decodes: dict[int, list[list[float]]] = field(default_factory=dict)
     others: list[float | None] = field(default_factory=list)
 
     def to_dict(self, timing: Timing) -> dict[str, Any]:
-        """For JSON: seconds and rates, each with its statistics and samples."""
+        """For JSON: seconds and rates, each with its statistics and samples; "steps_s" holds a list per repetition."""
         noise = [share for share in self.others if share is not None]
         count = timing.decode_tokens
         return {
@@ -61,10 +62,11 @@ class Timings:
                 {
                     "depth": depth,
                     "tokens": count,
-                    "s_per_token": summary([s / count for s in seconds]),
-                    "tokens_per_s": summary([count / s for s in seconds]),
+                    "s_per_token": summary([sum(steps) / count for steps in repetitions]),
+                    "tokens_per_s": summary([count / sum(steps) for steps in repetitions]),
+                    "steps_s": repetitions,
                 }
-                for depth, seconds in self.decodes.items()
+                for depth, repetitions in self.decodes.items()
             ],
             "others_cpu_share": summary(noise) if noise else None,
         }
@@ -86,9 +88,10 @@ def measure(session: DecoderSession, vocab: int, timing: Timing, progress: Progr
         prompts = {count: _prompt_s(session, tokens[:, :count]) for count in timing.prompt_tokens}
         decodes = _decode_s(session, tokens, timing)
         if repetition > 0:
-            for seconds, collected in ((prompts, result.prompts), (decodes, result.decodes)):
-                for size, value in seconds.items():
-                    collected.setdefault(size, []).append(value)
+            for size, value in prompts.items():
+                result.prompts.setdefault(size, []).append(value)
+            for size, steps in decodes.items():
+                result.decodes.setdefault(size, []).append(steps)
             result.others.append(others_share(before, cpu_clock()))
         progress.advance()
     return result
@@ -102,16 +105,17 @@ def _prompt_s(session: DecoderSession, tokens: Tokens) -> float:
     return time.perf_counter() - started
 
 
-def _decode_s(session: DecoderSession, tokens: Tokens, timing: Timing) -> dict[int, float]:
-    """Seconds of `decode_tokens` steps that begin with `depth` tokens in the cache, for each depth."""
+def _decode_s(session: DecoderSession, tokens: Tokens, timing: Timing) -> dict[int, list[float]]:
+    """Seconds of each of `decode_tokens` steps that begin with `depth` tokens in the cache, for each depth."""
     session.reset()
     seconds = {}
     for depth in sorted(timing.depths):
         token = _extend(session, tokens[:, session.length : depth])
-        started = time.perf_counter()
+        ends = [time.perf_counter()]
         for _ in range(timing.decode_tokens):
             token = int(session.forward(np.array([[token]], np.int64))[0, -1].argmax())
-        seconds[depth] = time.perf_counter() - started
+            ends.append(time.perf_counter())
+        seconds[depth] = [end - start for start, end in pairwise(ends)]
         session.rollback(depth)
     return {depth: seconds[depth] for depth in timing.depths}
 

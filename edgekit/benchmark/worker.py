@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import IO, Any
 
 from edgekit.errors import EdgekitError
@@ -75,11 +76,13 @@ def serve(request: Request, out: IO[str]) -> None:
 def _work(request: Request, progress: MessageProgress) -> dict[str, Any]:
     # Imported here, so that the time it takes can be told from the time that loading takes.
     started = time.perf_counter()
-    import onnxruntime  # noqa: F401
-
     from edgekit.bundle import read_bundle
+    from edgekit.runtime.backends import backend_named
     from edgekit.runtime.session import session_from_bundle
 
+    backend = backend_named(request.backend)
+    if backend.library:
+        import_module(backend.library)
     imported = time.perf_counter()
     bundle = read_bundle(request.bundle)
     session = session_from_bundle(bundle, backend=request.backend, threads=request.threads, operators=request.operators)
@@ -105,8 +108,10 @@ def _work(request: Request, progress: MessageProgress) -> dict[str, Any]:
     result["memory_measured"] = resident_bytes()
     result["session"] = session.description
     session.close()
-    progress.stage("measuring memory bandwidth")
-    result["read_bandwidth"] = read_bandwidth(request.threads)
+    result["read_bandwidth"] = None
+    if backend.on_cpu:
+        progress.stage("measuring memory bandwidth")
+        result["read_bandwidth"] = read_bandwidth(request.threads)
     return {**result, **timings.to_dict(timing)}
 
 

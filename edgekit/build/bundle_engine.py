@@ -21,7 +21,7 @@ from edgekit.build.profile import AxisRange, Limits, decoder_profiles
 from edgekit.bundle import Bundle, EngineEntry
 from edgekit.bundle.engine_entry import ENGINES, PluginUse
 from edgekit.bundle.extend import engine_record, extend_bundle
-from edgekit.bundle.read import read_manifest
+from edgekit.bundle.read import check_file, read_manifest
 from edgekit.device.host import disk_free_bytes
 from edgekit.device.profile import DeviceProfile
 from edgekit.errors import BuildError, DoesNotFit
@@ -62,7 +62,7 @@ class PreparedBuild:
     """A build that has passed every check and has not begun.
 
     Attributes:
-        same: the bundle's own engine with this cache key; None when there is none.
+        same: the bundle's own engine with this cache key; None when there is none, or it is damaged.
         note: what could not be checked, "" when all was.
     """
 
@@ -95,6 +95,8 @@ def prepared_build(
     """
     device, manifest = request.device, bundle.manifest
     backend = preflight.chosen_backend(device, request.backend)
+    preflight.check_versions(device)
+    preflight.check_dtype(bundle, device)
     if backend.name == "tensorrt" and preflight.needs_device_kit(device, backend, None):
         raise preflight.refuse_other_device(device, bundle.path)
     trt = backend.load(device.kind)
@@ -107,7 +109,6 @@ def prepared_build(
             f"build with another backend: --backend {' or '.join(n for n in device.backends if n != backend.name)}",
         )
     preflight.check_form(bundle, backend, trt, device)
-    preflight.check_dtype(bundle, device)
     backend.check_options(trt, request.options)
     limits = preflight.served_limits(bundle, device, dict(request.limits))
     note = preflight.check_operators(bundle, backend, version)
@@ -142,7 +143,7 @@ def prepared_build(
         graph_sha256=graph,
         key=key,
         estimate=estimate_build(bundle, len(profiles), known),
-        same=next((entry for entry in manifest.engines if entry.cache_key == key), None),
+        same=next((entry for entry in manifest.engines if entry.cache_key == key and _is_whole(bundle, entry)), None),
         note=note,
     )
 
@@ -154,6 +155,8 @@ def engine_from_bundle(
     hashed: Callable[[int], None] | None = None,
 ) -> tuple[EngineEntry, str]:
     """Build the engine and put it into the bundle, which changes in one step when everything is written.
+
+    An engine of the bundle that is damaged is left out of the new one.
 
     Args:
         watch: told of phases and memory.
@@ -168,7 +171,11 @@ def engine_from_bundle(
     if prepared.same is not None and not prepared.request.rebuild and prepared.same.name == prepared.name:
         return prepared.same, "bundle"
     directory = f"{ENGINES}/{prepared.name}"
-    with extend_bundle(prepared.bundle, without=directory, progress=hashed) as draft:
+    broken = [entry for entry in prepared.bundle.manifest.engines if not _is_whole(prepared.bundle, entry, full=False)]
+    without = {directory, *(entry.directory for entry in broken)}
+    with extend_bundle(prepared.bundle, without=without, progress=hashed) as draft:
+        names = {entry.name for entry in broken}
+        draft.manifest["engines"] = [each for each in draft.manifest.get("engines", []) if each["name"] not in names]
         folder = draft.path / directory
         folder.mkdir(parents=True, exist_ok=True)
         if prepared.library is not None:
@@ -282,6 +289,12 @@ def _library(bundle: Bundle, request: BuildRequest, say: Callable[[str], None]) 
     return plugin_library((request.device.compute_capability,))
 
 
+def _is_whole(bundle: Bundle, entry: EngineEntry, *, full: bool = True) -> bool:
+    """Whether an engine's files are as the manifest says; by their sizes alone unless `full`."""
+    names = {entry.file, *(use.library for use in entry.plugins)}
+    return all(check_file(bundle.path, file, full=full).ok for file in bundle.manifest.files if file.name in names)
+
+
 def _engine_name(request: BuildRequest, backend: Backend, bundle: Bundle) -> str:
     if request.name is not None:
         if not _NAME.fullmatch(request.name):
@@ -296,7 +309,7 @@ def _engine_name(request: BuildRequest, backend: Backend, bundle: Bundle) -> str
 
 
 def _in_place(bundle: Bundle) -> bool:
-    return any(contract.AXIS_CAPACITY in tensor["shape"] for tensor in bundle.manifest.graph.inputs)
+    return bundle.manifest.cache.kind == contract.CACHE_SHARED
 
 
 def _check_disk(bundle: Bundle) -> None:

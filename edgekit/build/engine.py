@@ -121,6 +121,7 @@ def engine_from_onnx(
     if not parser.parse_from_file(str(model)):
         raise _parse_error(parser, plugin_libraries)
     layers = [network.get_layer(i) for i in range(network.num_layers)]
+    _let_attention_decompose(trt, layers)
     plugins = _plugins(trt, layers)
     _check_plugins({use.name: use.nodes for use in plugins}, expected_plugins, plugin_libraries)
 
@@ -155,6 +156,14 @@ def engine_from_onnx(
         activation_bytes=logger.figure("Total Activation Memory"),
         seconds=time.monotonic() - started,
     )
+
+
+def _let_attention_decompose(trt: Any, layers: Sequence[Any]) -> None:
+    """Let attention that no dedicated kernel takes (float32, odd head sizes) become products and a softmax."""
+    for layer in layers:
+        if _type_of(layer) == "ATTENTION_INPUT":
+            layer.__class__ = trt.IAttentionInputLayer
+            layer.attention.decomposable = True
 
 
 def _add_profiles(

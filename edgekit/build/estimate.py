@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from edgekit.bundle import Bundle
 
 #: Fitted to TensorRT-RTX 1.7 builds of tiny models and of SmolLM2-135M on two cores (docs/engines.md):
-#: memory of the process without a graph and per byte of weights; seconds per decoder layer and profile.
-BASE_MEMORY_BYTES = 450_000_000
-MEMORY_PER_WEIGHT_BYTE = 4.0
+#: memory of the process without a graph, per decoder layer and per byte of weights; seconds per layer and profile.
+BASE_MEMORY_BYTES = 250_000_000
+MEMORY_PER_LAYER_BYTES = 18_700_000
+MEMORY_PER_WEIGHT_BYTE = 3.0
 BASE_SECONDS = 2.0
 SECONDS_PER_LAYER_AND_PROFILE = 0.3
 
@@ -34,7 +35,9 @@ def estimate_build(bundle: Bundle, profiles: int, seconds_before: float | None =
     seconds = BASE_SECONDS + SECONDS_PER_LAYER_AND_PROFILE * manifest.model.layers * profiles
     return BuildEstimate(
         seconds=seconds_before if seconds_before is not None else seconds,
-        peak_memory_bytes=int(BASE_MEMORY_BYTES + MEMORY_PER_WEIGHT_BYTE * weights),
+        peak_memory_bytes=int(
+            BASE_MEMORY_BYTES + MEMORY_PER_LAYER_BYTES * manifest.model.layers + MEMORY_PER_WEIGHT_BYTE * weights
+        ),
         engine_bytes=int(1.1 * weights),
         measured=seconds_before is not None,
     )

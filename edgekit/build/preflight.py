@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit import contract
 from edgekit.build.backends import Backend, backend_named
-from edgekit.build.backends.tensorrt import release
+from edgekit.build.backends.tensorrt import OLDEST, release
 from edgekit.build.profile import Limits
 from edgekit.bundle import Bundle
 from edgekit.device.profile import DeviceProfile
@@ -58,11 +58,23 @@ def local_capabilities() -> set[str]:
 def refuse_other_device(profile: DeviceProfile, bundle: Path) -> BuildError:
     """The error where an engine must be built on the device itself."""
     local = ", ".join(sorted(local_capabilities())) or "none"
+    others = "".join(f"; or build here with --backend {name}" for name in profile.backends if name != "tensorrt")
     return BuildError(
         f"an engine for {profile.title} is built on one: TensorRT builds for the GPU it runs on",
         f"it has compute capability {profile.compute_capability}, GPUs of this machine: {local}",
-        f"copy the bundle to the device and run there: edgekit build {bundle} --device {profile.name}",
+        f"make a kit that builds it there: edgekit build {bundle} --device {profile.name} -o KIT{others}",
     )
+
+
+def check_versions(profile: DeviceProfile) -> None:
+    """Refuse a device none of whose releases has a TensorRT that edgekit builds with."""
+    versions = [software.tensorrt for software in profile.software if software.tensorrt]
+    if profile.backends == ("tensorrt",) and versions and all(release(version) < OLDEST for version in versions):
+        raise BuildError(
+            f"engines are built with TensorRT {'.'.join(map(str, OLDEST))} or newer",
+            f"the newest release for {profile.title}, {profile.software[-1].name}, has {versions[-1]}",
+            "choose another device: edgekit devices list; this one can be planned for, not built for",
+        )
 
 
 def check_form(bundle: Bundle, backend: Backend, trt: Any, profile: DeviceProfile) -> None:
@@ -153,6 +165,14 @@ def served_limits(bundle: Bundle, profile: DeviceProfile, given: dict[str, int])
             f"lower --max-kv-cache-capacity or --max-batch-size; edgekit plan {bundle.manifest.model.name} --device "
             f"{profile.name} tells what fits",
         )
+    fixed = fixed_capacity(bundle)
+    if fixed is not None and weights + fixed * per_token > usable:
+        raise DoesNotFit(
+            f"weights and caches must fit into the {usable / 1e9:.1f} GB that {profile.title} has for a program",
+            f"weights {weights / 1e9:.2f} GB, and the graph's buffers hold {fixed:,} tokens for each of {batch} "
+            f"sequences whether they are used or not: {fixed * per_token / 1e9:.2f} GB",
+            f"make them smaller: {export_command(bundle, context=max(1, fixed // 2))}",
+        )
     longest = given.get("max_input_len", min(Limits.max_input_len, capacity))
     if longest > capacity:
         raise BuildError(
@@ -162,6 +182,16 @@ def served_limits(bundle: Bundle, profile: DeviceProfile, given: dict[str, int])
         )
     draft = given.get("max_draft_len", Limits.max_draft_len)
     return Limits(batch, longest, capacity, min(draft, capacity - 1))
+
+
+def fixed_capacity(bundle: Bundle) -> int | None:
+    """Tokens that the buffers of caches written in place hold, where the graph fixes that."""
+    for value in bundle.manifest.graph.inputs:
+        suffix = value["name"].rpartition(".")[2]
+        if value["name"] == contract.past_name(0, suffix):
+            size = value["shape"][contract.SEQUENCE_AXES[suffix]]
+            return size if isinstance(size, int) else None
+    return None
 
 
 def export_command(bundle: Bundle, *, form: str = "", dtype: str = "", context: int | None = None) -> str:

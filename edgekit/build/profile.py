@@ -84,6 +84,7 @@ def decoder_axes(
         contract.AXIS_SEQUENCE: AxisRange(1, fresh, new),
         contract.AXIS_PAST: AxisRange(0, past, longest_past),
         contract.AXIS_TOTAL: AxisRange(1, fresh + past, longest_past + new),
+        contract.AXIS_SLOTS: AxisRange(1, fresh + past, longest_past + new),
         contract.AXIS_CAPACITY: AxisRange(context, context, context),
         contract.LOGITS_TO_KEEP: AxisRange(0, 1, new),
     }

@@ -22,7 +22,7 @@ from edgekit.bundle.manifest import (
     Tokens,
 )
 from edgekit.bundle.read import Bundle, FileCheck, check_files, read_bundle
-from edgekit.bundle.sidecar import SIDECARS, read_sidecar, write_sidecar
+from edgekit.bundle.sidecar import SIDECARS, Measurement, find_measurement, read_sidecar, write_sidecar
 from edgekit.bundle.write import BundleDraft, write_bundle
 
 __all__ = [
@@ -37,9 +37,11 @@ __all__ = [
     "FileEntry",
     "GraphInfo",
     "Manifest",
+    "Measurement",
     "ModelInfo",
     "Tokens",
     "check_files",
+    "find_measurement",
     "read_bundle",
     "read_sidecar",
     "write_bundle",

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from edgekit.bundle.read import Bundle, read_manifest
-from edgekit.bundle.sidecar import SIDECARS, read_sidecar
+from edgekit.bundle.sidecar import SIDECARS, find_measurement
 from edgekit.bundle.write import BundleDraft, write_bundle
 from edgekit.errors import BundleError
 
 
 @contextmanager
 def extend_bundle(
-    bundle: Bundle, *, without: str = "", progress: Callable[[int], None] | None = None
+    bundle: Bundle, *, without: Collection[str] = (), progress: Callable[[int], None] | None = None
 ) -> Iterator[BundleDraft]:
     """A copy of a bundle to add to, which takes its place when the block ends without an exception.
 
@@ -26,7 +26,7 @@ def extend_bundle(
     are of its graph, which stays.
 
     Args:
-        without: a directory of the bundle that is left out.
+        without: directories of the bundle that are left out.
         progress: called with the number of bytes hashed since the last call, after the block.
 
     Raises:
@@ -34,12 +34,14 @@ def extend_bundle(
         DoesNotFit: the disk is full.
     """
     _check_writable(bundle.path)
-    measured = {name: payload for name in SIDECARS if (payload := read_sidecar(bundle, name)) is not None}
-    known = {entry.name: entry.sha256 for entry in bundle.manifest.files}
+    found = {name: find_measurement(bundle, name) for name in SIDECARS}
+    measured = {name: entry for name, entry in found.items() if entry is not None and entry.current}
+    left_out = tuple(f"{directory}/" for directory in without)
+    kept = [entry for entry in bundle.manifest.files if not entry.name.startswith(left_out)]
+    known = {entry.name: entry.sha256 for entry in kept}
     with write_bundle(bundle.path, overwrite=True, progress=progress, known=known) as draft:
-        for entry in bundle.manifest.files:
-            if not (without and entry.name.startswith(without + "/")):
-                _link(bundle.path / entry.name, draft.path / entry.name)
+        for entry in kept:
+            _link(bundle.path / entry.name, draft.path / entry.name)
         draft.manifest.update(bundle.manifest.raw)
         yield draft
         if read_manifest(bundle.path).manifest_sha256 != bundle.manifest_sha256:

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
+from edgekit.bundle.engine_entry import ENGINES
 from edgekit.bundle.manifest import EXPORT_AGAIN, MANIFEST_NAME, FileEntry, Manifest
 from edgekit.errors import BundleError
 from edgekit.files import sha256_of
@@ -70,12 +71,14 @@ def read_bundle(
     *,
     verify: Literal["size", "full"] = "size",
     progress: Callable[[int], None] | None = None,
+    engines: bool = True,
 ) -> Bundle:
     """Open a bundle after checking it.
 
     Args:
         verify: "size" checks that every file is there with its size; "full" also hashes every file.
         progress: called with the number of bytes hashed since the last call.
+        engines: check the files of engines too; a damaged one can be built again as long as the rest is whole.
 
     Raises:
         BundleError: naming the file or field that is wrong, and what to do.
@@ -84,14 +87,15 @@ def read_bundle(
     bad = [
         check
         for entry in bundle.manifest.files
-        if not (check := check_file(bundle.path, entry, full=verify == "full", progress=progress)).ok
+        if (engines or not entry.name.startswith(ENGINES + "/"))
+        and not (check := check_file(bundle.path, entry, full=verify == "full", progress=progress)).ok
     ]
     if bad:
         more = f" (and {len(bad) - 1} more: edgekit verify {bundle.path})" if len(bad) > 1 else ""
         raise BundleError(
             "a bundle's files must be as its manifest says",
             f"{bundle.path / bad[0].name} is {describe(bad[0])}{more}",
-            EXPORT_AGAIN,
+            mended_by(bundle, bad[0].name),
         )
     return bundle
 
@@ -162,6 +166,14 @@ def check_file(
     if full and (digest := sha256_of(path, progress)) != entry.sha256:
         return FileCheck(entry.name, "altered", entry.bytes, found, f"sha256 {digest}, expected {entry.sha256}")
     return FileCheck(entry.name, "ok", entry.bytes, found)
+
+
+def mended_by(bundle: Bundle, name: str) -> str:
+    """The command that makes a damaged file again."""
+    for engine in bundle.manifest.engines:
+        if name.startswith(engine.directory + "/"):
+            return f"build the engine again: edgekit build {bundle.path} --device {engine.device} --rebuild"
+    return EXPORT_AGAIN
 
 
 def describe(check: FileCheck) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 from edgekit import __version__
 from edgekit.bundle.manifest import MANIFEST_NAME, SCHEMA, Manifest
 from edgekit.bundle.read import Bundle, unlisted_files
-from edgekit.bundle.sidecar import write_sidecar
+from edgekit.bundle.sidecar import Measurement, keep_measurement
 from edgekit.errors import BundleError, DoesNotFit
 from edgekit.files import atomic_write, sha256_of, sync_directory
 
@@ -37,7 +37,7 @@ class BundleDraft:
 
     path: Path
     manifest: dict[str, Any] = field(default_factory=dict)
-    sidecars: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sidecars: dict[str, Measurement] = field(default_factory=dict)
 
 
 @contextmanager
@@ -59,6 +59,20 @@ def write_bundle(
         BundleError: the destination is taken, or the manifest is not complete.
         DoesNotFit: the disk is full.
     """
+    with whole_directory(destination, overwrite=overwrite) as folder:
+        draft = BundleDraft(folder)
+        yield draft
+        _finish(draft, progress, known or {})
+
+
+@contextmanager
+def whole_directory(destination: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A directory to fill, which appears at `destination` as a whole when the block ends without an exception.
+
+    Raises:
+        BundleError: see `check_destination`.
+        DoesNotFit: the disk is full.
+    """
     final = Path(os.path.realpath(destination))
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -67,9 +81,7 @@ def write_bundle(
             check_destination(final, overwrite=overwrite)
             folder, lock = _claim_folder(final)
         try:
-            draft = BundleDraft(folder)
-            yield draft
-            _finish(draft, progress, known or {})
+            yield folder
             publish(folder, final, overwrite=overwrite)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -209,8 +221,8 @@ def _finish(draft: BundleDraft, progress: Callable[[int], None] | None, known: M
     text = json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     manifest = Manifest.from_dict(json.loads(text))
     atomic_write(draft.path / MANIFEST_NAME, text)
-    for name, payload in draft.sidecars.items():
-        write_sidecar(Bundle(draft.path, manifest, sha256(text.encode()).hexdigest()), name, payload)
+    for name, found in draft.sidecars.items():
+        keep_measurement(Bundle(draft.path, manifest, sha256(text.encode()).hexdigest()), name, found)
 
 
 def _position(field_name: str) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from edgekit.cli.generation import backend_option
+
 
 class Counts(click.ParamType):  # type: ignore[type-arg]
     """Whole numbers of at least 1, separated by commas."""
@@ -40,7 +42,7 @@ class Counts(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Medians are over these.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one per physical core]")
-@click.option("--backend", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to run.")
+@backend_option
 @click.option(
     "--operators",
     type=click.Choice(["auto", "native", "functions"]),

@@ -13,7 +13,7 @@ from edgekit.cli.build_progress import CHOICES
 
 if TYPE_CHECKING:
     from edgekit.build.bundle_engine import BuildRequest, PreparedBuild
-    from edgekit.bundle import EngineEntry
+    from edgekit.bundle import Bundle, EngineEntry
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -58,6 +58,13 @@ class MemorySize(click.ParamType):  # type: ignore[type-arg]
     type=click.Path(path_type=Path),
     help="Plugin library for custom operators.  [default: compiled here with nvcc]",
 )
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="KIT",
+    help="Make a device kit there: what the device needs to build the engine itself, for devices that have to.",
+)
 @click.option("--name", metavar="TEXT", help="The engine's name in the bundle.  [default: sm<CC>-<dtype>]")
 @click.option("--memory-limit", type=MemorySize(), metavar="SIZE", help="Most memory of the build, for example 4GB.")
 @click.option("--cache/--no-cache", default=True, help="Look for engines built before, and keep this one.")
@@ -67,18 +74,24 @@ class MemorySize(click.ParamType):  # type: ignore[type-arg]
     "--progress", type=click.Choice(CHOICES), default="auto", show_default=True, help="How the build is shown."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(bundle: Path, progress: str, dry_run: bool, as_json: bool, **choices: Any) -> None:
+def command(bundle: Path, output: Path | None, progress: str, dry_run: bool, as_json: bool, **choices: Any) -> None:
     """Build the engine of a bundle for a device, and put it into the bundle.
 
     Everything is checked before the build starts: device, form, weights' type, every operator, sizes, disk and memory.
     The build runs in a process whose memory is watched; the bundle changes in one step when the engine is written.
+
+    TensorRT builds for a Jetson on the Jetson only. With -o KIT all that this takes is put into a directory to copy
+    there and run with one command.
     """
     from edgekit.build.bundle_engine import engine_from_bundle, prepared_build
     from edgekit.bundle import read_bundle
     from edgekit.cli.build_progress import displayed_build
 
     request = _request(choices)
-    opened = read_bundle(bundle, verify="full")
+    opened = read_bundle(bundle, verify="full", engines=False)
+    if output is not None:
+        _make_kit(opened, request, output, as_json)
+        return
     prepared = prepared_build(opened, request, lambda text: click.echo(text, err=True))
     if prepared.note:
         click.echo(f"note: {prepared.note}", err=True)
@@ -103,6 +116,23 @@ _ORIGINS = {
     "cache": "built before, taken from the cache and put into the bundle",
     "bundle": "already there, nothing to do (--rebuild builds it again)",
 }
+
+
+def _make_kit(bundle: Bundle, request: BuildRequest, output: Path, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from edgekit.kit.document import RUN
+    from edgekit.kit.make import KitRequest, make_kit
+
+    kit = make_kit(bundle, KitRequest(request), output, lambda text: click.echo(text, err=True))
+    about = {key: value for key, value in asdict(kit.manifest).items() if key not in ("files", "profiles")}
+    if as_json:
+        click.echo(json.dumps({"kit": str(output), "sha256": kit.sha256, "about": about}, indent=2))
+        return
+    size = sum(entry.bytes for entry in kit.manifest.files)
+    click.echo(f"{output}: {len(kit.manifest.files)} files, {size / 1e6:,.0f} MB")
+    click.echo(f"for {request.device.title}, {kit.manifest.software} (TensorRT {kit.manifest.tensorrt})")
+    click.echo(f"next: copy it to the device and run there: ./{output.name}/{RUN}")
 
 
 def _request(choices: dict[str, Any]) -> BuildRequest:

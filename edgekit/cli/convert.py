@@ -114,7 +114,7 @@ def command(
     for name, nats in record["divergence_on_held_out_text"].items():
         click.echo(f"       {name}: {nats:.4f} nats per token from the original, on held-out text")
     click.echo(
-        f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype fp32"
+        f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype int8"
         if options.exact
         else f"next: edgekit heal {shlex.quote(str(destination))} --teacher {shlex.quote(checkpoint)} -o HEALED"
     )

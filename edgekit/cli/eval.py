@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.generation import backend_option
+
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle
     from edgekit.evaluate.perplexity import EncodedText, Perplexity
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     "--baseline", metavar="BUNDLE", type=click.Path(path_type=Path), help="Measure another bundle, for comparison."
 )
 @click.option("--resume/--restart", default=True, help="Go on with an interrupted measurement, or begin again.")
-@click.option("--backend", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to run.")
+@backend_option
 @click.option(
     "--operators",
     type=click.Choice(["auto", "native", "functions"]),
@@ -70,8 +72,8 @@ def command(
     from edgekit.bundle import read_bundle, write_sidecar
     from edgekit.cli.display_progress import displayed_progress
     from edgekit.cli.torch_needed import require_torch
+    from edgekit.evaluate.document import eval_document
     from edgekit.evaluate.of_bundle import perplexity_of_bundle
-    from edgekit.evaluate.perplexity import compared
     from edgekit.evaluate.text import encoded_text
     from edgekit.evaluate.windows import plan_of
 
@@ -88,32 +90,16 @@ def command(
         "max_windows": max_windows,
         "resume": resume,
     }
-    other, reference = None, None
+    reference: tuple[str, Perplexity] | None = None
     with displayed_progress() as progress:
         if against is not None:
-            other = f"{against}, PyTorch float32"
-            reference = _of_checkpoint(against, offline, text, plan, max_windows, resume, progress)
+            other = _of_checkpoint(against, offline, text, plan, max_windows, resume, progress)
+            reference = f"{against}, PyTorch float32", other
         elif baseline is not None:
-            other = str(baseline)
-            reference = _of_baseline(baseline, text_file, text, plan, settings, progress)
+            reference = str(baseline), _of_baseline(baseline, text_file, text, plan, settings, progress)
         found = perplexity_of_bundle(opened, text, plan, progress=progress, **settings)
 
-    document: dict[str, Any] = {
-        "text": {"name": text.name, "sha256": text.sha256, "bytes": text.bytes, "tokens": len(text.tokens)},
-        "context": plan.context,
-        "stride": plan.stride,
-        "bos": plan.bos,
-        **found.to_dict(),
-        "reference": None,
-    }
-    if reference is not None:
-        ratio = compared(found, reference)
-        document["reference"] = {
-            "name": other,
-            **reference.to_dict(),
-            "ratio": ratio.ratio,
-            "ratio_standard_error": ratio.standard_error,
-        }
+    document = eval_document(text, plan, found, reference)
     write_sidecar(opened, "eval", document)
     if as_json:
         click.echo(json.dumps({"bundle": str(bundle), **document}, indent=2))

@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgekit.runtime.backends import BACKENDS
+
 if TYPE_CHECKING:
     from edgekit.runtime.sampling import SamplingOptions
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default=BACKENDS[0],
+    show_default=True,
+    help="Where to run; there is no fallback. tensorrt takes an engine of the bundle.",
+)
 _SAMPLING = (
     click.option("--temperature", type=float, help="Divides the logits; 0 always takes the most likely token."),
     click.option("--top-k", type=int, help="Choose among the K most likely tokens; 0 is off."),
@@ -28,13 +37,7 @@ _ENGINE = (
         metavar="TEXT",
         help="End before this text; may be given more than once.",
     ),
-    click.option(
-        "--backend",
-        type=click.Choice(["cpu", "cuda"]),
-        default="cpu",
-        show_default=True,
-        help="Where to run; there is no fallback.",
-    ),
+    backend_option,
     click.option(
         "--operators",
         type=click.Choice(["auto", "native", "functions"]),

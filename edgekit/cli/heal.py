@@ -37,6 +37,23 @@ import click
     multiple=True,
     help="Train these projections of the original too; they then cannot keep the integers they were stored in.",
 )
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=2, show_default=True, help="Passages of a step of distillation."
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5e-4,
+    show_default=True,
+    help="Step of distillation, relative to the size of what is trained.",
+)
+@click.option(
+    "--compute",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Operands of products in distillation; bfloat16 is faster on processors that have it (edgekit doctor).",
+)
 @click.option("--resume", is_flag=True, help="Go on with a healing that was cut off.")
 @click.option("--overwrite", is_flag=True, help="Replace the converted model that is there.")
 @click.option("--offline", is_flag=True, help="Fetch nothing; fail if the teacher is not in the cache.")
@@ -51,6 +68,9 @@ def command(
     length: int,
     epochs: float,
     also: tuple[str, ...],
+    batch: int,
+    rate: float,
+    compute: str,
     resume: bool,
     overwrite: bool,
     offline: bool,
@@ -70,7 +90,7 @@ def command(
     from edgekit.heal.heal import HealOptions, heal
 
     student, source = open_checkpoint(converted, offline=True), open_checkpoint(teacher, offline=offline)
-    options = HealOptions(minutes, sequences, length, epochs, also)
+    options = HealOptions(minutes, sequences, length, epochs, also, batch, rate, compute)
     with displayed_progress() as progress:
         record = heal(
             student,
@@ -93,4 +113,4 @@ def command(
         )
     if record["step"]:
         click.echo(f"distil  {record['step']:,} steps in {record['seconds'] / 60:.1f} minutes")
-    click.echo(f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype fp32")
+    click.echo(f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype int8")

@@ -23,7 +23,7 @@ def command(bundle: Path, as_json: bool) -> None:
     Sizes and SHA-256 are compared, and files that the manifest does not list are reported. Exits with 5 when anything
     differs.
     """
-    from edgekit.bundle.read import describe, read_manifest
+    from edgekit.bundle.read import describe, mended_by, read_manifest
     from edgekit.errors import BundleError
 
     opened = read_manifest(bundle)
@@ -42,8 +42,7 @@ def command(bundle: Path, as_json: bool) -> None:
         raise BundleError(
             "a bundle's files must be as its manifest says",
             f"{len(bad)} of {len(checks)} files of {bundle} differ: {names}",
-            "remove files that are not listed; for others make the bundle again: "
-            "edgekit export CHECKPOINT -o BUNDLE --dtype DTYPE",
+            f"remove files that are not listed; for others {mended_by(opened, bad[0].name)}",
         )
     if not as_json:
         click.echo(f"{bundle}: {len(checks)} files, {opened.manifest.bytes:,} bytes, all as the manifest says")

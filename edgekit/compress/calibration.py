@@ -52,16 +52,31 @@ def calibration_tokens(tokenizer_json: bytes, text: str, sequences: int, length:
     Raises:
         ExportError: the text is too short.
     """
-    ids = Tokenizer.from_str(tokenizer_json.decode()).encode(text, add_special_tokens=False).ids
-    if len(ids) < length:
-        raise ExportError(
-            f"calibration text must hold at least {length} tokens",
-            f"it holds {len(ids)}",
-            "give a longer text, or fewer tokens per sequence",
-        )
+    ids = _token_ids(tokenizer_json, text, length)
     last = len(ids) - length
     starts = [round(i * last / max(1, sequences - 1)) for i in range(sequences)]
     return torch.tensor([ids[start : start + length] for start in starts])
+
+
+def whole_text(tokenizer_json: bytes, text: str, length: int) -> torch.Tensor:
+    """Token ids int64 [n, length] of the whole text, one passage after the other; what is left at its end is dropped.
+
+    Raises:
+        ExportError: the text is too short.
+    """
+    ids = _token_ids(tokenizer_json, text, length)
+    return torch.tensor(ids[: len(ids) // length * length]).view(-1, length)
+
+
+def _token_ids(tokenizer_json: bytes, text: str, least: int) -> list[int]:
+    ids: list[int] = Tokenizer.from_str(tokenizer_json.decode()).encode(text, add_special_tokens=False).ids
+    if len(ids) < least:
+        raise ExportError(
+            f"calibration text must hold at least {least} tokens",
+            f"it holds {len(ids)}",
+            "give a longer text, or fewer tokens per sequence",
+        )
+    return ids
 
 
 def measure(

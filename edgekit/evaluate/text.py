@@ -10,6 +10,9 @@ from edgekit.chat.tokenizer import tokenizer_from_bundle
 from edgekit.errors import EdgekitError
 from edgekit.evaluate.perplexity import EncodedText
 
+#: What is measured on where no text is given: see data/README.md.
+SHIPPED_TEXT = Path(__file__).parent / "data" / "speeches.txt"
+
 
 def encoded_text(path: Path, bundle: Bundle) -> EncodedText:
     """A UTF-8 file as tokens of the bundle's tokenizer, encoded in one piece.

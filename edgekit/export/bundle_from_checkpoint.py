@@ -34,6 +34,8 @@ from edgekit.rewrite.tensorrt_table import check_operators, operator_table
 
 __all__ = ["DTYPES", "Estimate", "ExportOptions", "bundle_from_checkpoint", "estimate"]
 
+#: The oldest TensorRT that takes a form.
+_TENSORRT = {contract.FORM_JETPACK6: "10.3", contract.FORM_TENSORRT: "10.15"}
 _TRACED_WITH = ("torch", "onnx", "onnxscript", "onnx-graphsurgeon", "numpy")
 
 
@@ -66,7 +68,7 @@ def bundle_from_checkpoint(
         tables = {name: table.numpy() for name, table in model.rope_tables().items()}
         bind_weights(traced.graph, checkpoint, sources, tables, options.activations)
         quantized = _quantized(checkpoint, options, progress)
-        context = Context(traced.geometry, options.activations, quantized)
+        context = Context(traced.geometry, options.activations, quantized, max_context)
         progress.stage("rewrite", len(PIPELINES[options.form]), "rules")
         rules = rewrite(traced.graph, options.form, context, lambda name: progress.advance())
         structure = _write(traced.graph, draft.path, progress, standard=options.form != contract.FORM_ORT)
@@ -123,15 +125,15 @@ def _write(graph: gs.Graph, folder: Path, progress: Progress, *, standard: bool)
 
 def _check_target(structure: onnx.ModelProto, form: str) -> None:
     """ExportError naming what the target of a form cannot run."""
-    if form != contract.FORM_JETPACK6:
-        return
-    unsupported = check_operators(structure, operator_table("10.3"))
+    version = _TENSORRT.get(form)
+    unsupported = check_operators(structure, operator_table(version)) if version is not None else []
     if unsupported:
         listed = "; ".join(f"{entry.operator} at {entry.place}: {entry.reason}" for entry in unsupported[:3])
+        newer = ", or --form tensorrt for a newer TensorRT" if form == contract.FORM_JETPACK6 else ""
         raise ExportError(
-            "every operator of the form jetpack6 must be one of TensorRT 10.3's",
+            f"every operator of the form {form} must be one of TensorRT {version}'s",
             f"{len(unsupported)} are not: {listed}",
-            "choose another --dtype, or --form tensorrt for a newer TensorRT",
+            f"choose another --dtype{newer}",
         )
 
 
@@ -148,7 +150,7 @@ def _manifest(
     numbers = sum(tensor.numbers for cache in geometry.caches for tensor in cache)
     per_token = numbers * np.dtype(cache_dtype).itemsize
     shared = options.form == contract.FORM_ORT or all(
-        contract.AXIS_CAPACITY in [axis.dim_param for axis in value.type.tensor_type.shape.dim]
+        contract.AXIS_PAST not in [axis.dim_param for axis in value.type.tensor_type.shape.dim]
         for value in structure.graph.input
         if value.name.startswith("past_key_values.")
     )

@@ -40,11 +40,12 @@ def full_attention(module: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Te
         key, value = key.repeat_interleave(share, 1), value.repeat_interleave(share, 1)
     else:
         value = torch.einsum("uh,btue->bhte", module.a_v, module.value_rows(x))
+        if module.rebuilds_values:
+            # Before attention and not after it, which is the same: with heads of one size a fused kernel takes it.
+            value = torch.matmul(value, module.v_up.transpose(1, 2))
     mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=module.shape.scale)
-    if isinstance(module, Attention):
-        output: Tensor = module.o_proj(mixed.transpose(1, 2).flatten(2))
-        return output
-    return module.project(mixed.transpose(1, 2))
+    output: Tensor = module.o_proj(mixed.transpose(1, 2).flatten(2))
+    return output
 
 
 def layers_of(model: Decoder) -> list[DecoderLayer]:
@@ -66,7 +67,12 @@ def layer_output(model: Decoder, layer: DecoderLayer, hidden: Tensor) -> Tensor:
     return output
 
 
+def head_of(model: Decoder) -> Tensor:
+    """The head's weight [V, hidden]."""
+    head = model.model.embed_tokens if model.lm_head is None else model.lm_head
+    return head.weight
+
+
 def logits_of(model: Decoder, hidden: Tensor) -> Tensor:
     """Logits [B, S, V] of the last residual stream."""
-    head = model.model.embed_tokens if model.lm_head is None else model.lm_head
-    return functional.linear(model.model.norm(hidden), head.weight)
+    return functional.linear(model.model.norm(hidden), head_of(model))

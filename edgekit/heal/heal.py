@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from edgekit.checkpoint import Checkpoint
+from edgekit.compress.attention.balance import balanced, evened
 from edgekit.compress.attention.source import CONVERTED, converted_config
 from edgekit.compress.attention.write import RECORD, check_destination, new_directory
-from edgekit.compress.calibration import calibration_text, calibration_tokens
+from edgekit.compress.calibration import calibration_text, calibration_tokens, whole_text
 from edgekit.errors import CheckpointError, ExportError, ModelError
 from edgekit.files import atomic_write
 from edgekit.heal.distill import Course, DistillOptions, distill
@@ -26,6 +28,8 @@ from edgekit.layers.decoder import Decoder
 from edgekit.models.registry import check_weights, model_from_checkpoint, model_on_meta
 from edgekit.progress import Progress
 
+#: Types of the operands of products in distillation.
+COMPUTE = ("float32", "bfloat16")
 WEIGHTS, STATE, LOG, COURSE = "fitted.safetensors", "state.json", "losses.jsonl", "distilling.pt"
 
 
@@ -35,10 +39,13 @@ class HealOptions:
 
     Attributes:
         minutes: of distillation end to end, after the layers are fitted.
-        sequences: passages of the text for fitting layers.
-        length: tokens of each.
-        epochs: over these passages.
+        sequences: passages of the text for fitting layers; distillation reads the whole text.
+        length: tokens of each, there and there.
+        epochs: over the passages for fitting.
         also: projections of the source to train too (`edgekit.heal.parameters.KEPT`).
+        batch: passages of a step of distillation.
+        rate: of distillation, relative to a parameter's root mean square.
+        compute: "float32", or "bfloat16" for the operands of products in distillation.
     """
 
     minutes: float = 20.0
@@ -46,6 +53,9 @@ class HealOptions:
     length: int = 384
     epochs: float = 2.0
     also: tuple[str, ...] = ()
+    batch: int = DistillOptions.batch
+    rate: float = DistillOptions.rate
+    compute: str = DistillOptions.compute
 
 
 def heal(
@@ -83,6 +93,8 @@ def heal(
     teacher = model_from_checkpoint(source, max_positions=options.length)
     if (folder / WEIGHTS).is_file():
         student.load_state_dict(load_file(folder / WEIGHTS), strict=False)
+    else:
+        student.load_state_dict(rescaled(all_trained(student, options.also), evened), strict=False)
     _fit(student, teacher, tokens, options, folder, state, progress)
     _distil(student, teacher, text, tokenizer, options, folder, state, progress)
     progress.stage("write")
@@ -124,6 +136,8 @@ def check_heal_options(options: HealOptions) -> None:
         raise ExportError(
             f"Healing can train {' and '.join(KEPT)} beside what was converted.", f"{unknown[0]!r} was asked for."
         )
+    if options.compute not in COMPUTE:
+        raise ExportError(f"Healing computes in {' or '.join(COMPUTE)}.", f"{options.compute!r} was asked for.")
     if options.minutes < 0 or options.epochs < 0:
         raise ExportError("Minutes and epochs must not be negative.", f"{options.minutes} and {options.epochs}.")
 
@@ -225,8 +239,8 @@ def _distil(
     seconds = 60 * options.minutes
     if seconds == 0:
         return
-    settings = DistillOptions(length=min(256, options.length))
-    passages = calibration_tokens(tokenizer, text, 4 * options.sequences, settings.length)
+    settings = DistillOptions(options.length, options.batch, options.rate, compute=options.compute)
+    passages = whole_text(tokenizer, text, settings.length)
     progress.stage("distil", round(seconds), "seconds")
     parameters = all_trained(student, options.also)
     course = Course()
@@ -259,6 +273,17 @@ def _distil(
     )
 
 
+def rescaled(
+    trained: Mapping[str, Tensor], rescale: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """What is trained, by the names of the state dict, with `rescale` applied to each layer's own."""
+    layers: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in trained.items():
+        place, _, own = name.partition("self_attn.")
+        layers.setdefault(f"{place}self_attn.", {})[own] = tensor.detach()
+    return {place + own: tensor for place, found in layers.items() for own, tensor in rescale(found).items()}
+
+
 def _write(
     destination: Path,
     converted: Checkpoint,
@@ -272,10 +297,10 @@ def _write(
     from edgekit.compress.attention.write import CONFIG, stored_tensor
     from edgekit.compress.attention.write import WEIGHTS as MODEL
 
-    trained = all_trained(student, options.also)
+    trained = rescaled(all_trained(student, options.also), balanced)
     with new_directory(destination, overwrite=overwrite) as draft:
         tensors = {name: stored_tensor(converted, name) for name in converted.names() if name not in trained}
-        tensors |= {name: parameter.detach().float().contiguous() for name, parameter in trained.items()}
+        tensors |= {name: tensor.float().contiguous() for name, tensor in trained.items()}
         save_file(tensors, draft / MODEL, metadata={"format": "pt"})
         for name, contents in converted.tokenizer_files().items():
             (draft / name).write_bytes(contents)

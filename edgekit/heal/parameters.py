@@ -9,6 +9,8 @@ from edgekit.layers.decoder import Decoder
 
 #: Projections that come from the source unchanged.
 KEPT = ("q_proj", "o_proj")
+#: Their steps relative to those of what the conversion made.
+KEPT_RATE = 0.2
 
 
 def trained_parameters(attention: nn.Module, also: tuple[str, ...] = ()) -> dict[str, nn.Parameter]:
@@ -38,8 +40,13 @@ def all_trained(model: Decoder, also: tuple[str, ...] = ()) -> dict[str, nn.Para
 
 def groups(parameters: dict[str, nn.Parameter], rate: float) -> list[dict[str, object]]:
     """Optimiser groups, one per parameter: the rate is relative to its root mean square, so that the scale of a latent,
-    which is free, does not matter."""
+    which is free, does not matter. Projections that are kept take smaller steps: they were trained already."""
     return [
-        {"params": [parameter], "lr": rate * max(float(parameter.detach().square().mean().sqrt()), 1e-4)}
-        for parameter in parameters.values()
+        {
+            "params": [parameter],
+            "lr": rate
+            * (KEPT_RATE if any(part in KEPT for part in name.split(".")) else 1.0)
+            * max(float(parameter.detach().square().mean().sqrt()), 1e-4),
+        }
+        for name, parameter in parameters.items()
     ]

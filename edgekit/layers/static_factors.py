@@ -146,9 +146,14 @@ class ValueSide(nn.Module):
         self.v_proj = nn.Linear(shape.hidden_size, value.rows() * row, bias=value_bias)
         self.a_v = nn.Parameter(torch.ones(value.rows(), shape.num_heads))
         width = row if value.structure != "latent" or value.folded else shape.head_dim
-        if value.structure == "latent" and not value.folded:
+        if self.rebuilds_values:
             self.v_up = nn.Parameter(torch.zeros(shape.num_heads, shape.head_dim, row))
         self.o_proj = nn.Linear(shape.num_heads * width, shape.hidden_size, bias=output_bias)
+
+    @property
+    def rebuilds_values(self) -> bool:
+        """Whether `v_up` comes between the attention and the output projection."""
+        return self.factors.value.structure == "latent" and not self.factors.value.folded
 
     def value_rows(self, x: Tensor) -> Tensor:
         """b_v [B, S, R_V, E] of x [B, S, hidden]."""
@@ -157,8 +162,7 @@ class ValueSide(nn.Module):
 
     def project(self, output: Tensor) -> Tensor:
         """[B, S, H, E] of the attention to [B, S, hidden]."""
-        value = self.factors.value
-        if value.structure == "latent" and not value.folded:
+        if self.rebuilds_values:
             expanded = torch.matmul(output.transpose(1, 2), self.v_up.transpose(1, 2))  # [B, H, S, D]
             output = expanded.transpose(1, 2)
         projected: Tensor = self.o_proj(join_last(output))

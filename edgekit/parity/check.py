@@ -105,7 +105,7 @@ def parity_of(
     runtime = session_from_bundle(bundle, threads=threads)
     assert isinstance(runtime, OrtSession)
     comparison, choices = Comparison(), Choices(tokens)
-    exact = GRAPH["float16" if activations == "float16" else "float32"]
+    exact = GRAPH["float16" if _is_half(graph, dtype) else "float32"]
     progress.stage("comparing", len(texts), "prompts")
     for prompt_length, text in texts:
         expected = observe(reference, text, [len(text)])
@@ -181,12 +181,17 @@ def activations_of(graph: onnx.ModelProto, dtype: str) -> str:
     """
     if any(_rounds_activations(node) for node in graph.graph.node):
         return "int8"
+    return "float16" if _is_half(graph, dtype) else "float32"
+
+
+def _is_half(graph: onnx.ModelProto, dtype: str) -> bool:
+    """Whether the graph computes in float16, told by its cache."""
     half = any(
         value.name.startswith(contract.past_name(0, ""))
         and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
         for value in graph.graph.input
     )
-    return "float16" if half or dtype == "fp16" else "float32"
+    return half or dtype == "fp16"
 
 
 def _rounds_activations(node: onnx.NodeProto) -> bool:

@@ -40,10 +40,17 @@ UNREADABLE = {
 
 @dataclass(frozen=True)
 class StoredMatrix:
-    """A quantised matrix [out, in]: the bits of its codes, and a function that makes its float32 values."""
+    """A quantised matrix [out, in].
+
+    Attributes:
+        bits: of its codes.
+        load: makes its float32 values.
+        per_output: whether each output has one scale for all of its inputs.
+    """
 
     bits: int
     load: Callable[[], Floats]
+    per_output: bool = False
 
 
 class DequantizedWeights:
@@ -107,7 +114,7 @@ def stored_matrices(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint
         name, matrix, shape = read(node, constants, folder)
         for part, rows, columns in _parts(name, shape, checkpoint, node):
             if part not in found:
-                found[part] = StoredMatrix(matrix.bits, _part_of(matrix.load, rows, columns))
+                found[part] = StoredMatrix(matrix.bits, _part_of(matrix.load, rows, columns), matrix.per_output)
     return found
 
 
@@ -235,7 +242,8 @@ def _dequantize_linear(
         return _scaled(codes, scales, zeros, block) if block else np.ascontiguousarray((codes - zeros) * scales)
 
     rows, columns = (int(size) for size in (reversed(data.dims) if transposed else data.dims))
-    return data.name.rpartition(".")[0], StoredMatrix(bits, load), (rows, columns)
+    per_output = not block and len(constants[node.input[1]].dims) == 1
+    return data.name.rpartition(".")[0], StoredMatrix(bits, load, per_output), (rows, columns)
 
 
 def _scaled(codes: npt.NDArray[Any], scales: npt.NDArray[Any], zeros: Any, block: int) -> Floats:

@@ -18,9 +18,9 @@ from edgekit import contract
 from edgekit.bundle import Bundle
 from edgekit.errors import BundleError
 from edgekit.runtime.operators import OperatorSupport, support_for
-from edgekit.runtime.ort_cache import cache_geometry
-from edgekit.runtime.ort_engine import ort_errors
+from edgekit.runtime.ort_engine import ort_errors, ort_signature
 from edgekit.runtime.session import Logits, Tokens
+from edgekit.runtime.signature import cache_geometry
 from edgekit.runtime.threads import default_threads
 
 #: accuracy_level of MatMulNBits for products in float32, see onnxruntime/docs/ContribOperators.md.
@@ -58,9 +58,9 @@ class TappedSession:
         types = {value.name: value.type for value in self._session.get_outputs()}
         self._tap_dtype = _DTYPES[types[self._taps[0]]]
         self._vocab, self._hidden_size = model.vocab_size, model.hidden_size
-        self._geometry = cache_geometry(self._session, bundle.manifest.graph.file)
+        self._geometry = cache_geometry(*ort_signature(self._session), bundle.manifest.graph.file)
         shared = support.cache_kind(bundle.manifest.cache.kind) == contract.CACHE_SHARED
-        self._kept = capacity if shared else 0
+        self._kept = (self._geometry.slots or capacity) if shared else 0
         self.hidden: list[npt.NDArray[Any]] = []
         self.reset()
 

@@ -52,11 +52,13 @@ class Context:
         geometry: the decoder's sizes.
         dtype: element type of activations, "float32" or "float16".
         quantized: the quantised matrices by source; None for an unquantised export.
+        capacity: most tokens that a cache must hold; None to leave that to whoever runs the graph.
     """
 
     geometry: Geometry
     dtype: str = "float32"
     quantized: QuantizedMatrices | None = None
+    capacity: int | None = None
 
 
 @dataclass(frozen=True)

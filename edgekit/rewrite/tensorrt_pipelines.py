@@ -5,21 +5,23 @@ from __future__ import annotations
 #: TensorRT 10.15 and newer, and TensorRT-RTX: plugins where they are registered, else the function bodies.
 TENSORRT = [
     "fold_weight_transpose",
-    "lower_attention",
+    "lower_attention_in_place",
     "quantize_linear_qdq",
     "logits_to_float32",
     "share_factor_caches",
     "attach_functions",
     "sum_masks_in_float",
+    "clip_integers",
 ]
 
 #: TensorRT 10.3 (JetPack 6): opset 20, and plugins only, since there a function always wins over a plugin.
 JETPACK6 = [
-    *TENSORRT,
+    *("lower_attention" if rule == "lower_attention_in_place" else rule for rule in TENSORRT),
     "strip_functions",
     "lower_attention_products",
     "lower_rotary_embedding",
     "lower_rms_normalization",
     "lower_gelu",
+    "lower_cast_like",
     "opset_20",
 ]

@@ -2,90 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgekit import contract
-from edgekit.errors import BundleError
+from edgekit.runtime.signature import CacheGeometry, first_tokens
 
 #: First size of shared buffers, in tokens. A short chat then touches little memory; see SharedCache.
 FIRST_CAPACITY = 512
-
-
-@dataclass(frozen=True)
-class BoundTensor:
-    """One cache tensor of one layer and its graph names."""
-
-    layer: int
-    form: contract.CacheTensor
-    past: str
-    present: str
-
-
-@dataclass(frozen=True)
-class CacheGeometry:
-    """What the graph's past inputs say: all layers' cache tensors, in graph order, and their element type."""
-
-    tensors: tuple[BoundTensor, ...]
-    dtype: npt.DTypeLike
-
-    def by_layer(self, arrays: Sequence[npt.NDArray[Any]]) -> list[dict[str, npt.NDArray[Any]]]:
-        """Arrays in the order of `tensors` as one table per layer, by suffix."""
-        layers: list[dict[str, npt.NDArray[Any]]] = [{} for _ in range(self.tensors[-1].layer + 1)]
-        for tensor, array in zip(self.tensors, arrays, strict=bool(arrays)):
-            layers[tensor.layer][tensor.form.suffix] = array
-        return layers
-
-
-_DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_PAST = re.compile(r"past_key_values\.(\d+)\.(\w+)")
-
-
-def cache_geometry(session: Any, graph: str) -> CacheGeometry:
-    """The cache that a session's inputs and outputs imply.
-
-    Raises:
-        BundleError: they are not those of `edgekit.contract`.
-    """
-    outputs = {value.name: value for value in session.get_outputs()}
-
-    def require(condition: bool, fact: str) -> None:
-        if not condition:
-            raise BundleError(
-                "a decoder's inputs and outputs must be those that edgekit writes",
-                f"{graph}: {fact}",
-                "export the bundle again with this version of edgekit",
-            )
-
-    tensors: list[BoundTensor] = []
-    types = set()
-    for value in session.get_inputs():
-        if (match := _PAST.fullmatch(value.name)) is None:
-            continue
-        layer, suffix = int(match[1]), match[2]
-        require(suffix in contract.SEQUENCE_AXES, f"its cache has an unknown tensor {value.name}")
-        axis = contract.SEQUENCE_AXES[suffix]
-        others = [size for i, size in enumerate(value.shape) if i not in (0, axis)]
-        require(
-            len(value.shape) == 4 and all(isinstance(size, int) for size in others),
-            f"{value.name} has shape {value.shape}",
-        )
-        present = contract.present_name(layer, suffix)
-        require(present in outputs, f"it lacks {present}")
-        require(value.type in _DTYPES, f"{value.name} is {value.type}")
-        types |= {value.type, outputs[present].type}
-        require(len(types) == 1, f"its cache is of several types: {', '.join(sorted(types))}")
-        tensors.append(BoundTensor(layer, contract.CacheTensor(suffix, (others[0], others[1])), value.name, present))
-    layers = [tensor.layer for tensor in tensors]
-    require(bool(layers), f"it lacks {contract.past_name(0, contract.KEY)}")
-    require(layers == sorted(layers) and set(layers) == set(range(layers[-1] + 1)), "its layers are not in order")
-    return CacheGeometry(tuple(tensors), _DTYPES[types.pop()])
 
 
 class OrtCache(ABC):
@@ -154,7 +80,7 @@ class SharedCache(OrtCache):
         capacity = max(self._allocated, FIRST_CAPACITY)
         while capacity < needed:
             capacity *= 2
-        capacity = min(capacity, self._limit)
+        capacity = self.geometry.slots or min(capacity, self._limit)
         grown = self._buffers or [None] * len(self.geometry.tensors)
         for index, tensor in enumerate(self.geometry.tensors):
             array = np.zeros(tensor.form.shape(self._batch, capacity), self.geometry.dtype)
@@ -225,8 +151,3 @@ class ConcatCache(OrtCache):
         import onnxruntime
 
         return onnxruntime.OrtValue.ortvalue_from_numpy(array, self.device)
-
-
-def first_tokens(length: int, axis: int) -> tuple[slice, ...]:
-    """The index of the first tokens of a cache tensor whose tokens lie along `axis`."""
-    return (*(slice(None),) * axis, slice(length))

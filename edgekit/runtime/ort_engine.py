@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edgekit.contract import TensorSignature
 from edgekit.errors import DoesNotFit, EdgekitError, SessionError
 from edgekit.runtime.operators import NO_OPERATORS, OperatorSupport
 from edgekit.runtime.threads import default_threads
@@ -76,6 +77,17 @@ def _session_options(threads: int) -> Any:
     # The mask grows with every token, so that no two runs share a memory plan and each would be kept.
     options.enable_mem_pattern = False
     return options
+
+
+def ort_signature(session: Any) -> tuple[list[TensorSignature], list[TensorSignature]]:
+    """Inputs and outputs of a session, in graph order."""
+    return [_tensor(value) for value in session.get_inputs()], [_tensor(value) for value in session.get_outputs()]
+
+
+def _tensor(value: Any) -> TensorSignature:
+    """Types in ONNX Runtime's words, "tensor(float16)"; what is neither float nor int stays as it says it."""
+    name = value.type.removeprefix("tensor(").removesuffix(")")
+    return TensorSignature(value.name, {"float": "float32", "double": "float64"}.get(name, name), tuple(value.shape))
 
 
 @contextmanager

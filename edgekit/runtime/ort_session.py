@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit import contract
-from edgekit.errors import BundleError, SessionError
-from edgekit.runtime.operators import NO_OPERATORS, OperatorSupport
-from edgekit.runtime.ort_cache import CacheGeometry, ConcatCache, OrtCache, SharedCache, cache_geometry
-from edgekit.runtime.ort_engine import inference_session, ort_errors
+from edgekit.errors import SessionError
+from edgekit.runtime.operators import NO_OPERATORS, OperatorSupport, support_for
+from edgekit.runtime.ort_cache import ConcatCache, OrtCache, SharedCache
+from edgekit.runtime.ort_engine import inference_session, ort_errors, ort_signature
 from edgekit.runtime.session import Logits, Tokens
+from edgekit.runtime.signature import check_call, check_opening, check_rollback, decoder_signature
+
+if TYPE_CHECKING:
+    from edgekit.bundle import Bundle
 
 
 class OrtSession:
@@ -45,22 +49,10 @@ class OrtSession:
             SessionError, DoesNotFit: see session_from_bundle.
             BundleError: the graph's inputs and outputs are not those of edgekit.contract.
         """
-        if capacity is not None and not 1 <= capacity <= capacity_limit:
-            raise SessionError(
-                "a context must hold at least 1 token and at most what the bundle allows",
-                f"{capacity} tokens were asked for, the bundle allows {capacity_limit}",
-                f"choose --max-context between 1 and {capacity_limit}",
-            )
-        if cache_kind not in (contract.CACHE_SHARED, contract.CACHE_CONCAT):
-            raise BundleError(
-                f"a cache is {contract.CACHE_SHARED} or {contract.CACHE_CONCAT}",
-                f"it is {cache_kind!r}",
-                "export the bundle again with this version of edgekit",
-            )
-        self.capacity = capacity or capacity_limit
+        self.capacity = check_opening(cache_kind, capacity, capacity_limit)
         self.name = f"onnxruntime-{backend}"
         self._session, self.description = inference_session(graph, backend, threads, operators)
-        geometry, self.vocab = _signature(self._session, graph.name)
+        geometry, self.vocab = decoder_signature(*ort_signature(self._session), graph.name)
         self._cache: OrtCache = (
             SharedCache(geometry, backend, self.capacity)
             if operators.cache_kind(cache_kind) == contract.CACHE_SHARED
@@ -105,8 +97,7 @@ class OrtSession:
 
     def rollback(self, length: int) -> None:
         """See DecoderSession.rollback."""
-        if not 0 <= length <= self.length:
-            raise SessionError("a cache can only go back", f"it holds {self.length} tokens, {length} were asked for")
+        check_rollback(length, self.length)
         self._cache.rollback(length)
 
     def reset(self) -> None:
@@ -129,30 +120,9 @@ class OrtSession:
     def _checked(self, tokens: Tokens, keep: int) -> tuple[int, int]:
         if self._session is None:
             raise SessionError("a session must be open to be used", "it was closed")
-        if tokens.ndim != 2 or tokens.dtype != np.int64 or 0 in tokens.shape:
-            raise SessionError(
-                "tokens are int64 [batch, sequence] with at least one of each",
-                f"they are {tokens.dtype} {list(tokens.shape)}",
-            )
-        lowest, highest = (tokens.min(), tokens.max()) if tokens.size > 1 else (tokens.item(), tokens.item())
-        if lowest < 0 or highest >= self.vocab:
-            raise SessionError(
-                "a token is a row of the vocabulary",
-                f"tokens lie between {lowest} and {highest}, the vocabulary has {self.vocab}",
-            )
-        batch, new = tokens.shape
-        if keep < 0:
-            raise SessionError("the positions to keep are 0 (all) or more", f"{keep} were asked for")
-        if self.length and batch != self._batch:
-            raise SessionError(
-                "a batch stays the same until the session is reset", f"it was {self._batch}, now it is {batch}"
-            )
-        if self.length + new > self.capacity:
-            raise SessionError(
-                "tokens must fit into the context",
-                f"it holds {self.capacity}, {self.length} are used, {new} more were given",
-            )
-        return batch, new
+        return check_call(
+            tokens, keep, vocab=self.vocab, length=self.length, capacity=self.capacity, last_batch=self._batch
+        )
 
 
 def _address(array: npt.NDArray[Any]) -> int:
@@ -161,26 +131,22 @@ def _address(array: npt.NDArray[Any]) -> int:
     return address
 
 
-def _signature(session: Any, graph: str) -> tuple[CacheGeometry, int]:
-    """The cache geometry and the vocabulary that a graph's inputs and outputs imply. Raises BundleError."""
-    inputs = {value.name: value for value in session.get_inputs()}
-    outputs = {value.name: value for value in session.get_outputs()}
-
-    def require(condition: bool, fact: str) -> None:
-        if not condition:
-            raise BundleError(
-                "a decoder's inputs and outputs must be those that edgekit writes",
-                f"{graph}: {fact}",
-                "export the bundle again with this version of edgekit",
-            )
-
-    geometry = cache_geometry(session, graph)
-    expected = {contract.INPUT_IDS, contract.ATTENTION_MASK, contract.LOGITS_TO_KEEP}
-    require(expected <= inputs.keys(), f"it lacks {', '.join(sorted(expected - inputs.keys()))}")
-    require(contract.LOGITS in outputs, f"it lacks {contract.LOGITS}")
-    logits = outputs[contract.LOGITS]
-    require(logits.type == "tensor(float)", f"{logits.name} is {logits.type}")
-    require(len(logits.shape) == 3 and isinstance(logits.shape[2], int), f"{logits.name} has shape {logits.shape}")
-    unknown = inputs.keys() - expected - {tensor.past for tensor in geometry.tensors}
-    require(not unknown, f"it has more inputs: {', '.join(sorted(unknown))}")
-    return geometry, logits.shape[2]
+def open_session(
+    bundle: Bundle,
+    *,
+    backend: str = "cpu",
+    threads: int | None = None,
+    capacity: int | None = None,
+    operators: str = "auto",
+) -> OrtSession:
+    """A bundle's graph in ONNX Runtime; see session_from_bundle."""
+    cache = bundle.manifest.cache
+    return OrtSession(
+        bundle.graph,
+        cache_kind=cache.kind,
+        capacity_limit=cache.capacity_limit,
+        backend=backend,
+        threads=threads,
+        capacity=capacity,
+        operators=support_for(bundle, backend, operators),
+    )

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.runtime.backends import backend_named
+
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle
 
 Tokens = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
-
-#: Engines a bundle can be opened with; each is an ONNX Runtime execution provider for now.
-BACKENDS = ("cpu", "cuda")
 
 
 class DecoderSession(Protocol):
@@ -76,7 +75,7 @@ def session_from_bundle(
     """Open a bundle's graph.
 
     Args:
-        backend: "cpu" or "cuda"; there is no fallback from one to the other.
+        backend: one of `edgekit.runtime.backends.BACKENDS`; there is no fallback from one to another.
         threads: intra-operator threads; None for one per physical core this process may use.
         capacity: most tokens of context; None for all that the bundle allows.
         operators: how custom operators run: one of `edgekit.runtime.operators.CHOICES`.
@@ -86,16 +85,6 @@ def session_from_bundle(
         BundleError: the graph's inputs and outputs are not those of edgekit.contract.
         DoesNotFit: memory ran out.
     """
-    from edgekit.runtime.operators import support_for
-    from edgekit.runtime.ort_session import OrtSession
-
-    cache = bundle.manifest.cache
-    return OrtSession(
-        bundle.graph,
-        cache_kind=cache.kind,
-        capacity_limit=cache.capacity_limit,
-        backend=backend,
-        threads=threads,
-        capacity=capacity,
-        operators=support_for(bundle, backend, operators),
-    )
+    opener = backend_named(backend).opener
+    session: DecoderSession = opener(bundle, threads=threads, capacity=capacity, operators=operators)
+    return session

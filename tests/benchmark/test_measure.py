@@ -59,6 +59,8 @@ def test_times_and_rates(clock: Clock) -> None:
         seconds = 0.01 + 0.0001 * (row["depth"] + 1.5)
         assert row["s_per_token"]["samples"] == pytest.approx([seconds] * 3)
         assert row["tokens_per_s"]["median"] == pytest.approx(1 / seconds)
+        steps = [0.01 + 0.0001 * (row["depth"] + step) for step in range(4)]
+        assert [pytest.approx(steps)] * 3 == row["steps_s"]
 
 
 def test_prompts_go_through_in_pieces_and_one_repetition_is_not_counted(clock: Clock) -> None:

@@ -54,3 +54,17 @@ def test_a_converted_llama_with_every_kind_of_factor(build: Build, library: Path
     built = build(converted.graph, [library], expected=expected, axes=AXES)
     assert built.get("plugins") == expected, built
     assert built["layers"]["PLUGIN_V3"] == sum(expected.values())
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+def test_plain_caches_are_written_in_place(build: Build, tmp_path: Path, dtype: str) -> None:
+    """TensorScatter becomes TensorRT's own layer for it, two a decoder layer."""
+    bundle = export(
+        open_checkpoint(write_checkpoint(tmp_path / "checkpoint", "llama")), tmp_path / "bundle", "tensorrt", dtype
+    )
+    built = build(bundle.graph, axes=AXES)
+    assert "layers" in built, built
+    assert built["layers"]["KV_CACHE_UPDATE"] == 2 * 3
+    outputs = {output["name"]: output for output in built["outputs"]}
+    assert outputs["present.2.value"]["shape"] == [-1, 2, 256, 16]
+    assert outputs["logits"]["dtype"] == "float32"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
-from edgekit.bundle import check_files, read_bundle, read_sidecar, write_sidecar
+from edgekit.bundle import Measurement, check_files, find_measurement, read_bundle, read_sidecar, write_sidecar
+from edgekit.bundle.sidecar import keep_measurement
 from edgekit.errors import BundleError
 
 Writer = Callable[..., Path]
@@ -36,6 +38,31 @@ def test_measurement_of_another_manifest_is_ignored(paper_bundle: Writer) -> Non
     manifest = bundle.path / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "dtype": "int8"}))
     assert read_sidecar(read_bundle(bundle.path), "parity") is None
+
+
+def test_measurement_of_another_manifest_is_told_from_none(paper_bundle: Writer) -> None:
+    bundle = read_bundle(paper_bundle())
+    assert find_measurement(bundle, "parity") is None
+    write_sidecar(bundle, "parity", {"passed": True})
+    found = find_measurement(bundle, "parity")
+    assert found is not None
+    assert (found.document, found.current, found.manifest_sha256) == ({"passed": True}, True, bundle.manifest_sha256)
+    assert found.measured_at is not None
+    age = datetime.now(timezone.utc) - datetime.fromisoformat(found.measured_at)
+    assert timedelta(seconds=-1) <= age < timedelta(minutes=1)
+    manifest = bundle.path / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "dtype": "int8"}))
+    stale = find_measurement(read_bundle(bundle.path), "parity")
+    assert stale is not None
+    assert (stale.document, stale.current, stale.manifest_sha256) == ({"passed": True}, False, bundle.manifest_sha256)
+
+
+@pytest.mark.parametrize("time", ["2001-02-03T04:05:06+00:00", None])
+def test_measurement_moves_to_another_manifest_with_its_time(time: str | None, paper_bundle: Writer) -> None:
+    bundle = read_bundle(paper_bundle())
+    keep_measurement(bundle, "parity", Measurement({"passed": True}, True, "0" * 64, time))
+    found = find_measurement(bundle, "parity")
+    assert found == Measurement({"passed": True}, True, bundle.manifest_sha256, time)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"manifest_sha256": 1}'])

@@ -348,3 +348,11 @@ def test_help_states_the_defaults(edgekit: Any) -> None:
     text = " ".join(edgekit("run", "--help").out.split())
     assert "Without --temperature the most likely token is always taken" in text
     assert "[default: 256" in text
+
+
+def test_a_bundle_without_an_engine_cannot_run_on_tensorrt(edgekit: Any, bundle: Bundle) -> None:
+    done = edgekit("run", bundle.path, "-p", "one", "--backend", "tensorrt")
+    assert done.code == 5
+    assert done.out == ""
+    assert "needs an engine in the bundle" in done.err
+    assert f"edgekit build {bundle.path} --device" in done.err

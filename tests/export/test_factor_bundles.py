@@ -12,7 +12,7 @@ import pytest
 
 from edgekit.bundle import Bundle
 from edgekit.checkpoint import Checkpoint, open_checkpoint
-from edgekit.errors import ExportError, RewriteError, SessionError
+from edgekit.errors import RewriteError, SessionError
 from edgekit.models.registry import model_from_checkpoint
 from edgekit.parity.torch_session import TorchSession
 from edgekit.runtime.session import session_from_bundle
@@ -109,24 +109,22 @@ def test_the_form_for_tensorrt_writes_its_caches_in_place(
     np.testing.assert_allclose(in_calls(bundle, operators), expected, atol=2e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["t6", "llama_tpa"])
 def test_the_form_for_jetpack_6_has_plugins_only(
-    bundles: Callable[..., Bundle], checkpoints: Callable[[str], Checkpoint]
+    name: str, bundles: Callable[..., Bundle], checkpoints: Callable[[str], Checkpoint]
 ) -> None:
-    bundle = bundles("t6", "jetpack6", "fp32")
+    bundle = bundles(name, "jetpack6", "fp32")
     model = onnx.load(bundle.graph, load_external_data=False)
     assert list(model.functions) == []
     assert max(entry.version for entry in model.opset_import if not entry.domain) <= 20
     with pytest.raises(SessionError, match="plugins only"):
         session_from_bundle(bundle, operators="functions")
     if no_native_compiler() is None:
-        expected = TorchSession(model_from_checkpoint(checkpoints("t6"))).forward(TEXTS, keep=0)
+        expected = TorchSession(model_from_checkpoint(checkpoints(name))).forward(TEXTS, keep=0)
         np.testing.assert_allclose(in_calls(bundle, "native"), expected, atol=2e-4, rtol=1e-3)
 
 
 def test_what_tensorrt_10_3_cannot_run_is_named(checkpoints: Callable[[str], Checkpoint], tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"one of TensorRT 10\.3's") as caught:
-        export(checkpoints("llama_tpa"), tmp_path / "bundle", "jetpack6")
-    assert "CastLike at " in caught.value.fact
     with pytest.raises(RewriteError, match="DequantizeLinear has no attribute block_size in opset 20"):
         export(checkpoints("t6"), tmp_path / "bundle", "jetpack6", "int4")
     assert not (tmp_path / "bundle").exists()

@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from edgekit.checkpoint import Checkpoint, open_checkpoint
+from edgekit.compress.attention.balance import balanced, evened
 from edgekit.compress.attention.convert import ConvertOptions, convert
-from edgekit.compress.calibration import calibration_text, calibration_tokens
+from edgekit.compress.calibration import calibration_text, calibration_tokens, whole_text
 from edgekit.errors import CheckpointError, ExportError, ModelError
 from edgekit.heal import heal as healing
-from edgekit.heal.distill import DistillOptions, divergence, passage
+from edgekit.heal.distill import DistillOptions, divergence, keep_in_bfloat16, passages, precision
 from edgekit.heal.full_attention import full_attention, layer_output, layers_of, logits_of, tables_of
+from edgekit.heal.head_divergence import HeadDivergence
 from edgekit.heal.heal import HealOptions, heal
-from edgekit.heal.parameters import all_trained, groups
+from edgekit.heal.parameters import KEPT_RATE, all_trained, groups
 from edgekit.models.registry import model_from_checkpoint, model_from_config
 from edgekit.progress import SilentProgress
 from tests.models.test_llama_tpa import CONFIG
@@ -144,6 +147,7 @@ def test_a_distillation_that_is_cut_off_goes_on_from_its_last_save(
     assert kept["step"] > 0
     # Base rates are those of the beginning: the trained parameters have grown since.
     model = model_from_checkpoint(converted("latent"))
+    model.load_state_dict(healing.rescaled(all_trained(model), evened), strict=False)
     assert kept["rates"] == [group["lr"] for group in groups(all_trained(model), DistillOptions().rate)]
     with pytest.raises(CheckpointError, match="not thrown away unasked"):
         heal(converted("latent"), source, tmp_path / "out", options, progress=SilentProgress())
@@ -151,7 +155,7 @@ def test_a_distillation_that_is_cut_off_goes_on_from_its_last_save(
     record = heal(converted("latent"), source, tmp_path / "out", options, resume=True, progress=SilentProgress())
     assert record["step"] == kept["step"]  # its time was spent
     healed = open_checkpoint(tmp_path / "out")
-    for name, tensor in kept["weights"].items():
+    for name, tensor in healing.rescaled(kept["weights"], balanced).items():
         np.testing.assert_array_equal(healed.array(name), tensor.numpy(), err_msg=name)
 
 
@@ -181,11 +185,62 @@ def test_what_is_trained_is_what_the_conversion_made(converted: Callable[[str], 
     assert sum("o_proj" in name for name in more) == 2
 
 
+def test_steps_are_relative_and_smaller_for_what_was_trained_before() -> None:
+    parameters = {
+        "model.layers.0.self_attn.v_up": torch.nn.Parameter(torch.full((2, 3), -2.0)),
+        "model.layers.0.self_attn.o_proj.weight": torch.nn.Parameter(torch.full((2, 3), 3.0)),
+    }
+    new, kept = (group["lr"] for group in groups(parameters, 0.01))
+    assert new == pytest.approx(0.02)
+    assert kept == pytest.approx(0.03 * KEPT_RATE)
+
+
 def test_passages_come_once_an_epoch() -> None:
     tokens = torch.arange(5)[:, None].repeat(1, 3)
-    seen = [int(passage(tokens, step)[0, 0]) for step in range(10)]
+    steps = [passages(tokens, step, 2) for step in range(5)]
+    assert all(rows.shape == (2, 3) for rows in steps)
+    seen = torch.cat(steps)[:, 0].tolist()
     assert sorted(seen[:5]) == sorted(seen[5:]) == list(range(5))
     assert seen[:5] != seen[5:]
+
+
+def test_distillation_reads_the_whole_text(source: Checkpoint) -> None:
+    tokenizer = source.tokenizer_files()["tokenizer.json"]
+    ids = Tokenizer.from_str(tokenizer.decode()).encode(calibration_text(), add_special_tokens=False).ids
+    rows = whole_text(tokenizer, calibration_text(), 32)
+    assert rows.flatten().tolist() == ids[: len(ids) // 32 * 32]
+    with pytest.raises(ExportError, match="at least 32 tokens"):
+        whole_text(tokenizer, "a few words", 32)
+
+
+def test_the_divergence_and_its_gradient_are_those_of_the_logits() -> None:
+    draw = torch.Generator().manual_seed(0)
+    # 300 tokens: more than one chunk, the last one not full.
+    student, teacher = (torch.randn(300, 7, generator=draw, dtype=torch.float64) for _ in range(2))
+    heads = [torch.randn(41, 7, generator=draw, dtype=torch.float64) for _ in range(2)]
+    student.requires_grad_()
+    logits = (student @ heads[0].T).log_softmax(-1), (teacher @ heads[1].T).log_softmax(-1)
+    expected = torch.nn.functional.kl_div(*logits, reduction="batchmean", log_target=True)
+    (gradient,) = torch.autograd.grad(3 * expected, student)
+    found = HeadDivergence.apply(student, teacher, *heads)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(3 * found, student)[0], gradient, rtol=1e-10, atol=1e-15)
+
+
+def test_bfloat16_is_for_products_alone(source: Checkpoint, converted: Callable[[str], Checkpoint]) -> None:
+    student, teacher = model_from_checkpoint(converted("latent")), model_from_checkpoint(source)
+    ids = torch.randint(0, 50, (2, 32), generator=torch.Generator().manual_seed(0))
+    expected = [value.item() for value in divergence(student, teacher, ids)]
+    trained = all_trained(student)
+    keep_in_bfloat16([*student.parameters(), *teacher.parameters()])
+    assert all(parameter.dtype == torch.float32 for parameter in trained.values())
+    assert student.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16  # type: ignore[union-attr]
+    assert student.model.norm.weight.dtype == torch.float32
+    with precision("bfloat16"):
+        found = divergence(student, teacher, ids)
+    assert [value.item() for value in found] == pytest.approx(expected, rel=0.05)
+    found[0].backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in trained.values())
 
 
 def test_a_pair_that_does_not_belong_together_is_refused(
@@ -199,6 +254,8 @@ def test_a_pair_that_does_not_belong_together_is_refused(
     other = open_checkpoint(write_checkpoint(tmp_path / "other", "llama", num_hidden_layers=2, rope_theta=900.0))
     with pytest.raises(ModelError, match="rope_theta"):
         heal(student, other, tmp_path / "out", QUICK, progress=SilentProgress())
+    with pytest.raises(ExportError, match="'float16' was asked for"):
+        heal(student, source, tmp_path / "out", HealOptions(compute="float16"), progress=SilentProgress())
     with pytest.raises(ExportError, match="gate_proj"):
         options = HealOptions(also=("gate_proj",))
         heal(student, source, tmp_path / "out", options, progress=SilentProgress())

@@ -34,7 +34,8 @@ def grid() -> list[Any]:
                 if getattr(module, "lacks", lambda _: None)(spec) is None:
                     for dtype in module.DTYPES:
                         name = f"{spec.name}-{backend}-{case.name}-{dtype}"
-                        found.append(pytest.param(spec, backend, case, dtype, id=name))
+                        marks = getattr(module, "MARKS", ())
+                        found.append(pytest.param(spec, backend, case, dtype, id=name, marks=marks))
     return found
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from edgekit.compress.blockwise import BlockQuantized, quantize_blocks
 from edgekit.compress.quantizer import QuantizationSettings, QuantizedModel
@@ -185,3 +187,50 @@ def test_a_cache_inside_the_graph_is_left_alone() -> None:
     assert outcome.fired == 0
     assert "not inputs and outputs of the graph" in outcome.refused[0].reason
     assert "in_place" not in graph.nodes[0].attrs
+
+
+# ---- lower_cast_like, clip_integers
+
+
+def single(op: str, inputs: list[gs.Tensor], dtype: Any) -> gs.Graph:
+    """One node over graph inputs and constants."""
+    output = gs.Variable("y", dtype, ["N"])
+    variables = [tensor for tensor in inputs if isinstance(tensor, gs.Variable) and tensor.name]
+    return gs.Graph([gs.Node(op, "node", {}, inputs, [output])], variables, [output], opset=20)
+
+
+def test_a_cast_like_becomes_a_cast_to_the_type_it_follows() -> None:
+    x, like = gs.Variable("x", np.float32, ["N"]), gs.Variable("like", np.float16, ["N"])
+    graph = single("CastLike", [x, like], np.float16)
+    assert apply("lower_cast_like", graph, context()).fired == 1
+    (node,) = graph.nodes
+    assert (node.op, node.inputs, node.attrs["to"]) == ("Cast", [x], onnx.TensorProto.FLOAT16)
+    graph = single("CastLike", [x, gs.Variable("like", None, ["N"])], None)
+    outcome = apply("lower_cast_like", graph, context())
+    assert outcome.fired == 0
+    assert "type of like is not known" in outcome.refused[0].reason
+
+
+@pytest.mark.parametrize("bounds", [(2, None), (None, 5), (2, 5)])
+def test_integers_are_bounded_by_max_and_min(bounds: tuple[int | None, int | None]) -> None:
+    x = gs.Variable("x", np.int64, ["N"])
+    limits = [
+        gs.Variable.empty() if value is None else gs.Constant(f"b{i}", np.array(value))
+        for i, value in enumerate(bounds)
+    ]
+    graph = single("Clip", [x, *limits], np.int64)
+    values = np.arange(9)
+    assert apply("clip_integers", graph, context()).fired == 1
+    assert {node.op for node in graph.nodes} == {
+        op for op, b in zip(("Max", "Min"), bounds, strict=True) if b is not None
+    }
+    (found,) = ReferenceEvaluator(gs.export_onnx(graph)).run(None, {"x": values})
+    np.testing.assert_array_equal(found, values.clip(*bounds))
+
+
+def test_floating_point_keeps_its_clip() -> None:
+    graph = single(
+        "Clip", [gs.Variable("x", np.float32, ["N"]), gs.Constant("low", np.zeros((), np.float32))], np.float32
+    )
+    outcome = apply("clip_integers", graph, context())
+    assert (outcome.fired, outcome.refused, graph.nodes[0].op) == (0, [], "Clip")

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit.contract import FORM_ORT, FORM_PORTABLE
+from edgekit.contract import FORM_ORT, FORM_PORTABLE, FORM_TENSORRT
 from edgekit.errors import RewriteError
 from edgekit.export.write import MODEL_FILE, check_model
 from edgekit.rewrite.pipelines import PIPELINES, rewrite
@@ -33,7 +33,7 @@ def in_calls(form: Form, ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray,
     return np.concatenate(parts, axis=1), run.cache()
 
 
-@pytest.mark.parametrize("form", [FORM_ORT, FORM_PORTABLE])  # test_tensorrt_forms.py has the others
+@pytest.mark.parametrize("form", [FORM_ORT, FORM_PORTABLE, FORM_TENSORRT])  # test_tensorrt_forms.py has the other
 @pytest.mark.parametrize("name", MODELS)
 def test_a_form_computes_what_the_model_computes(forms: Forms, name: str, form: str) -> None:
     ids = tokens(forms, name)
@@ -62,13 +62,14 @@ def test_the_window_is_shorter_than_the_text(forms: Forms, name: str) -> None:
     assert np.abs(windowed - unlimited).max() > 0.05
 
 
+@pytest.mark.parametrize("form", [FORM_PORTABLE, FORM_TENSORRT])
 @pytest.mark.parametrize("name", MODELS)
-def test_portable_takes_a_batch_with_left_padding(forms: Forms, name: str) -> None:
+def test_standard_operators_take_a_batch_with_left_padding(forms: Forms, name: str, form: str) -> None:
     ids = tokens(forms, name, batch=2)
     mask = np.ones_like(ids)
     mask[1, :4] = 0
     expected, _ = torch_run(torch_model(forms.checkpoint(name)), ids, mask)
-    logits, _ = in_calls(forms.form(name, FORM_PORTABLE), ids, mask)
+    logits, _ = in_calls(forms.form(name, form), ids, mask)
     np.testing.assert_allclose(logits[0], expected[0], atol=1e-4, rtol=1e-4)
     np.testing.assert_allclose(logits[1, 4:], expected[1, 4:], atol=1e-4, rtol=1e-4)
 

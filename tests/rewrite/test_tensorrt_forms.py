@@ -35,7 +35,7 @@ def logits(path: Path, model: onnx.ModelProto, vocabulary: int) -> np.ndarray:
     for value in model.graph.input:
         if value.name.startswith("past_key_values"):
             tensor = value.type.tensor_type
-            sizes = {contract.AXIS_BATCH: len(MASK), contract.AXIS_PAST: 0}
+            sizes = {contract.AXIS_BATCH: len(MASK), contract.AXIS_PAST: 0, contract.AXIS_CAPACITY: MASK.shape[1] + 3}
             shape = [sizes.get(axis.dim_param, axis.dim_value) for axis in tensor.shape.dim]
             cache[value.name] = np.zeros(shape, helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     pieces, start = [], 0

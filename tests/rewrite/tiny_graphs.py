@@ -152,7 +152,7 @@ def written(
 ) -> Form:
     outcomes = rewrite(traced.graph, form, Context(traced.geometry, dtype, quantized))
     write_model(traced.graph, folder)
-    return Form(folder, traced, outcomes, form == contract.FORM_ORT, dtype)
+    return Form(folder, traced, outcomes, form in (contract.FORM_ORT, contract.FORM_TENSORRT), dtype)
 
 
 class Replaced:

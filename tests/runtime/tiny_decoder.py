@@ -46,17 +46,30 @@ def write_tiny_decoder(
     """Write the graph; equal seeds give equal weights whatever the cache kind."""
     b = _Builder(vocab, seed)
     shared = cache_kind == contract.CACHE_SHARED
-    b.inputs.append(helper.make_tensor_value_info(contract.INPUT_IDS, TensorProto.INT64, ["B", "S"]))
-    b.inputs.append(helper.make_tensor_value_info(contract.ATTENTION_MASK, TensorProto.INT64, ["B", "T"]))
-    b.outputs.append(helper.make_tensor_value_info(contract.LOGITS, TensorProto.FLOAT, ["B", "K", vocab]))
-    cache = ["B", KV_HEADS, "P", HEAD_DIM]
+    b.inputs.append(
+        helper.make_tensor_value_info(
+            contract.INPUT_IDS, TensorProto.INT64, [contract.AXIS_BATCH, contract.AXIS_SEQUENCE]
+        )
+    )
+    b.inputs.append(
+        helper.make_tensor_value_info(
+            contract.ATTENTION_MASK, TensorProto.INT64, [contract.AXIS_BATCH, contract.AXIS_TOTAL]
+        )
+    )
+    b.outputs.append(
+        helper.make_tensor_value_info(
+            contract.LOGITS, TensorProto.FLOAT, [contract.AXIS_BATCH, contract.AXIS_KEPT, vocab]
+        )
+    )
+    before, after = (contract.AXIS_CAPACITY,) * 2 if shared else (contract.AXIS_PAST, contract.AXIS_TOTAL)
+    cache = [contract.AXIS_BATCH, KV_HEADS, before, HEAD_DIM]
     for layer in range(LAYERS):
         for past, present in (
             (contract.past_name(layer, contract.KEY), contract.present_name(layer, contract.KEY)),
             (contract.past_name(layer, contract.VALUE), contract.present_name(layer, contract.VALUE)),
         ):
             b.inputs.append(helper.make_tensor_value_info(past, TensorProto.FLOAT, cache))
-            b.outputs.append(helper.make_tensor_value_info(present, TensorProto.FLOAT, [*cache[:2], "C", HEAD_DIM]))
+            b.outputs.append(helper.make_tensor_value_info(present, TensorProto.FLOAT, [*cache[:2], after, HEAD_DIM]))
     b.inputs.append(helper.make_tensor_value_info(contract.LOGITS_TO_KEEP, TensorProto.INT64, [1]))
 
     angle = np.outer(np.arange(max_position), 1e4 ** (-np.arange(0, HEAD_DIM, 2) / HEAD_DIM)).astype(np.float32)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from edgekit.checkpoint import Checkpoint
 from edgekit.compress.attention.allocate import STEP, Place, Spectrum, expected_loss, pooled
+from edgekit.compress.attention.balance import balanced
 from edgekit.compress.attention.choose import (
     REBUILDING_IS_WORTH,
     Candidate,
@@ -268,7 +269,7 @@ def candidates_of(
             keys = structure("key", names[name][layer])
             key_entry, tensors = keys.convert(weights[layer], measured, counts[layer, "key"])
             value_entry, more = values.convert(weights[layer], measured, counts[layer, "value"])
-            layers[layer] = {**tensors, **more}
+            layers[layer] = balanced({**tensors, **more})
             factors.append({"key": key_entry, "value": value_entry})
             record.append(
                 {

@@ -6,6 +6,7 @@ The cache is concatenated outside Attention because TensorRT's importer takes th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,20 +26,30 @@ class Masks:
         self._tokens, self._mask = inputs[INPUT_IDS], inputs[ATTENTION_MASK]
         self._windows: dict[int, gs.Variable] = {}
         self._constants: dict[tuple[str, Any], gs.Constant] = {}
-        axis1 = self.ints(1)
-        self._total = self.node("Shape", [self._mask], "mask.total", start=1, end=2)
-        self._new = self.node("Shape", [self._tokens], "mask.sequence", start=1, end=2)
-        self._past = self.node("Sub", [self._total, self._new], "mask.past")
-        running = self.node("CumSum", [self._mask, self.scalar(1)], "mask.running")
-        counted = self.node("Sub", [running, self.ints(1)], "mask.counted")
-        clipped = self.node("Max", [counted, self.ints(0)], "mask.clipped")
+        #: number of columns of the mask, and of new tokens, int64 [1]
+        self.total = self.node("Shape", [self._mask], "mask.total", start=1, end=2)
+        self.sequence = self.node("Shape", [self._tokens], "mask.sequence", start=1, end=2)
         #: position of each new token, int64 [B, S]
-        self.positions = self.node("Slice", [clipped, self._past, self._total, axis1], "mask.positions")
+        self.positions = self._positions()
+
+    def _positions(self) -> gs.Variable:
+        self._past = self.node("Sub", [self.total, self.sequence], "mask.past")
+        counted = self.counted(self._mask)
+        return self.node("Slice", [counted, self._past, self.total, self.ints(1)], "mask.positions")
+
+    def counted(self, real: gs.Tensor) -> gs.Variable:
+        """The position that a token in each slot has: real tokens before it; real int64 [B, T] of 0 and 1."""
+        running = self.node("CumSum", [real, self.scalar(1)], "mask.running")
+        counted = self.node("Sub", [running, self.ints(1)], "mask.counted")
+        return self.node("Max", [counted, self.ints(0)], "mask.clipped")
 
     def node(self, op: str, inputs: list[gs.Tensor], output: str, **attributes: Any) -> gs.Variable:
         result = variable(output)
-        self._graph.nodes.append(gs.Node(op, name=output, attrs=attributes, inputs=inputs, outputs=[result]))
+        self.add(gs.Node(op, name=output, attrs=attributes, inputs=inputs, outputs=[result]))
         return result
+
+    def add(self, node: gs.Node) -> None:
+        self._graph.nodes.append(node)
 
     def ints(self, *values: int) -> gs.Constant:
         key = ("ints", values)
@@ -68,15 +79,22 @@ class Masks:
             self._windows[window] = self._build(window)
         return self._windows[window]
 
+    def range(self, count: gs.Tensor, name: str) -> gs.Variable:
+        """0, 1, … below a count int64 [1]."""
+        end = self.node("Squeeze", [count, self.ints(0)], name + "_end")
+        return self.node("Range", [self.scalar(0), end, self.scalar(1)], name)
+
+    def _query_slots(self, slots: gs.Variable, stem: str) -> gs.Variable:
+        """The slots of the new tokens, one below the other: [S, 1]."""
+        # Not a slice of the slots: TensorRT bounds that by all T of them, and reserves memory for a mask [T, T].
+        order = self.range(self.sequence, stem + ".order")
+        queries = self.node("Add", [order, self._past], stem + ".query_slots")
+        return self.node("Unsqueeze", [queries, self.ints(1)], stem + ".query_column")
+
     def _build(self, window: int) -> gs.Variable:
         stem = "mask.full" if window <= 0 else f"mask.window_{window}"
-        total = self.node("Squeeze", [self._total, self.ints(0)], stem + ".total")
-        slots = self.node("Range", [self.scalar(0), total, self.scalar(1)], stem + ".slots")
-        # Not a slice of the slots: TensorRT bounds that by all T of them, and reserves memory for a mask [T, T].
-        new = self.node("Squeeze", [self._new, self.ints(0)], stem + ".new")
-        order = self.node("Range", [self.scalar(0), new, self.scalar(1)], stem + ".order")
-        queries = self.node("Add", [order, self._past], stem + ".query_slots")
-        column = self.node("Unsqueeze", [queries, self.ints(1)], stem + ".query_column")
+        slots = self.range(self.total, stem + ".slots")
+        column = self._query_slots(slots, stem)
         seen = self.node("LessOrEqual", [slots, column], stem + ".causal")
         if window > 0:
             distance = self.node("Sub", [column, slots], stem + ".distance")
@@ -90,11 +108,25 @@ class Masks:
 
 
 def apply(graph: gs.Graph, context: Context) -> Outcome:
+    return lower(graph, context, Masks, _appended)
+
+
+#: Appends rows to a past: (masks, past, new, present) to what is attended to.
+Append = Callable[[Masks, gs.Tensor, gs.Tensor, gs.Tensor], gs.Tensor]
+
+
+def _appended(masks: Masks, past: gs.Tensor, new: gs.Tensor, present: gs.Tensor) -> gs.Tensor:
+    masks.add(gs.Node("Concat", name=present.name, attrs={"axis": 2}, inputs=[past, new], outputs=[present]))
+    return present
+
+
+def lower(graph: gs.Graph, context: Context, masks_of: Callable[[gs.Graph], Masks], append: Append) -> Outcome:
+    """Replace every CausalAttention, with masks of one kind and one way to append to a cache."""
     outcome = Outcome()
     targets = [node for node in graph.nodes if node.op == "CausalAttention"]
     if not targets:
         return outcome
-    masks = Masks(graph)
+    masks = masks_of(graph)
     for index, node in enumerate(targets):
         query, key, value, past_key, past_value, _, cos, sin = node.inputs
         output, present_key, present_value = node.outputs
@@ -106,23 +138,19 @@ def apply(graph: gs.Graph, context: Context) -> Outcome:
         q = masks.heads(masks.rotated(query, (cos, sin), heads, stem + ".q"), heads, size, stem + ".q")
         k = masks.heads(masks.rotated(key, (cos, sin), kv_heads, stem + ".k"), kv_heads, size, stem + ".k")
         v = masks.heads(value, kv_heads, size, stem + ".v")
-        for past, new, present in ((past_key, k, present_key), (past_value, v, present_value)):
-            graph.nodes.append(
-                gs.Node("Concat", name=present.name, attrs={"axis": 2}, inputs=[past, new], outputs=[present])
-            )
+        keys = append(masks, past_key, k, present_key)
+        values = append(masks, past_value, v, present_value)
         extra = {"softcap": float(attrs["softcap"])} if attrs.get("softcap") else {}
         attended = masks.node(
             "Attention",
-            [q, present_key, present_value, masks.visible(attrs["window"])],
+            [q, keys, values, masks.visible(attrs["window"])],
             stem + ".attended",
             scale=float(attrs["scale"]),
             **extra,
         )
         rows = masks.node("Transpose", [attended], stem + ".attended_rows", perm=[0, 2, 1, 3])
         width = heads * context.geometry.head_dim
-        graph.nodes.append(
-            gs.Node("Reshape", name=stem + ".out", inputs=[rows, masks.ints(0, 0, width)], outputs=[output])
-        )
+        masks.add(gs.Node("Reshape", name=stem + ".out", inputs=[rows, masks.ints(0, 0, width)], outputs=[output]))
         outcome.fired += 1
     return outcome
 

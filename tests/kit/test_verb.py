@@ -1,0 +1,45 @@
+"""edgekit build BUNDLE --device D -o KIT."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edgekit.build import preflight
+from edgekit.bundle import Bundle
+from edgekit.cli.build import command
+from edgekit.errors import BuildError
+from edgekit.kit.document import verify_kit
+from tests.kit.conftest import DEVICE
+
+
+def test_the_verb_makes_a_kit(bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    bundle, kit = bundles["llama-jetpack6"], tmp_path / "kit"
+    arguments = [str(bundle.path), "--device", DEVICE, "--max-kv-cache-capacity", "96", "-o", str(kit), "--json"]
+    done = CliRunner().invoke(command, arguments)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    made = verify_kit(kit)
+    assert found["sha256"] == made.sha256
+    assert found["about"]["max_kv_cache_capacity"] == 96
+    assert made.manifest.max_input_len == 96, "no piece of a prompt is longer than the context"
+
+
+def test_the_next_step_is_printed(bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    kit = tmp_path / "kit"
+    done = CliRunner().invoke(command, [str(bundles["llama-jetpack6"].path), "--device", DEVICE, "-o", str(kit)])
+    assert done.exit_code == 0, done.output
+    assert "JetPack 6.2 (TensorRT 10.3)" in done.stdout
+    assert "./kit/run.sh" in done.stdout
+
+
+def test_without_a_place_for_it_the_kit_is_what_is_advised(
+    bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "local_capabilities", set)
+    done = CliRunner().invoke(command, [str(bundles["llama-jetpack6"].path), "--device", DEVICE])
+    assert isinstance(done.exception, BuildError)
+    assert f"--device {DEVICE} -o KIT" in done.exception.next_step
