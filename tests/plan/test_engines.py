@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit import contract
 from edgekit.build.job import Job
 from edgekit.build.process import Built, build_in_process
 from edgekit.build.profile import Limits, decoder_profiles
@@ -29,7 +30,8 @@ SIZES = {
     "head_dim": 64,
     "max_position_embeddings": 8192,
 }
-NEW, CONTEXT = 128, 6000
+#: The capacity is a number in the graph: what the exporter serves by default.
+NEW, CONTEXT = 128, 8192
 
 
 def engine(bundle: Bundle, folder: Path, new: int, context: int) -> Built:
@@ -43,7 +45,7 @@ def engine(bundle: Bundle, folder: Path, new: int, context: int) -> Built:
         destination=str(folder / "engine"),
         backend="tensorrt-rtx",
         device_kind="rtx",
-        profiles=decoder_profiles(Limits(1, new, context), in_place=False),
+        profiles=decoder_profiles(Limits(1, new, context), in_place=True),
         compute_capabilities=("89",),
     )
     return build_in_process(job)
@@ -52,14 +54,15 @@ def engine(bundle: Bundle, folder: Path, new: int, context: int) -> Built:
 @pytest.mark.parametrize("dtype", ["fp16", "int8"])
 def test_a_small_model(tmp_path: Path, dtype: str) -> None:
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "checkpoint", "qwen3", **SIZES))
-    built = engine(export(checkpoint, tmp_path / "bundle", "tensorrt", dtype), tmp_path, NEW, CONTEXT).build
+    bundle = export(checkpoint, tmp_path / "bundle", "tensorrt", dtype)
+    built = engine(bundle, tmp_path, NEW, CONTEXT).build
     sizes = model_sizes(checkpoint.config)
-    # The exporter's tables serve its own default of positions: all 8,192 here.
-    weights = weight_bytes(sizes, dtype, 8192, Compression()).value
+    weights = weight_bytes(sizes, dtype, CONTEXT, Compression()).value
     assert built.weights_bytes == pytest.approx(weights, rel=0.01)
     activations = activation_memory(sizes, dtype, 1, NEW, CONTEXT).value
     assert built.activation_bytes == pytest.approx(activations, rel=0.10)
-    # The mask is of new tokens, not of all: two bytes for CONTEXT squared would be 72 MB alone.
+    assert bundle.manifest.cache.kind == contract.CACHE_SHARED
+    # The mask is of new tokens, not of all: two bytes for CONTEXT squared would be 134 MB alone.
     assert (built.activation_bytes or 0) < 40e6
 
 
@@ -68,8 +71,10 @@ def test_a_small_model(tmp_path: Path, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["fp16", "int8"])
 def test_smollm2(tmp_path: Path, dtype: str) -> None:
     checkpoint = open_checkpoint("smollm2-135m")
-    built = engine(export(checkpoint, tmp_path / "bundle", "tensorrt", dtype), tmp_path, 128, 2048)
+    built = engine(export(checkpoint, tmp_path / "bundle", "tensorrt", dtype), tmp_path, NEW, CONTEXT)
     sizes = model_sizes(checkpoint.config)
-    assert built.build.weights_bytes == pytest.approx(weight_bytes(sizes, dtype, 8192, Compression()).value, rel=0.01)
-    activations = activation_memory(sizes, dtype, 1, 128, 2048).value
+    assert built.build.weights_bytes == pytest.approx(
+        weight_bytes(sizes, dtype, CONTEXT, Compression()).value, rel=0.01
+    )
+    activations = activation_memory(sizes, dtype, 1, NEW, CONTEXT).value
     assert built.build.activation_bytes == pytest.approx(activations, rel=0.10)
