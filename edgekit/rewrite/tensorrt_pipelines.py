@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-#: TensorRT 10.15 and newer, and TensorRT-RTX: plugins where they are registered, else the function bodies.
+#: TensorRT 10.15 and newer, and TensorRT-RTX: plugins where they are registered, else the function bodies. By its table
+#: 10.15 takes neither CumSum nor Clip over integers.
 TENSORRT = [
     "fold_weight_transpose",
     "lower_attention_in_place",
@@ -11,7 +12,7 @@ TENSORRT = [
     "share_factor_caches",
     "attach_functions",
     "sum_masks_in_float",
-    "clip_integers",
+    "lower_integer_clip",
 ]
 
 #: TensorRT 10.3 (JetPack 6): opset 20, and plugins only, since there a function always wins over a plugin.

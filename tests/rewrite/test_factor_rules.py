@@ -189,7 +189,7 @@ def test_a_cache_inside_the_graph_is_left_alone() -> None:
     assert "in_place" not in graph.nodes[0].attrs
 
 
-# ---- lower_cast_like, clip_integers
+# ---- lower_cast_like, lower_integer_clip
 
 
 def single(op: str, inputs: list[gs.Tensor], dtype: Any) -> gs.Graph:
@@ -220,7 +220,7 @@ def test_integers_are_bounded_by_max_and_min(bounds: tuple[int | None, int | Non
     ]
     graph = single("Clip", [x, *limits], np.int64)
     values = np.arange(9)
-    assert apply("clip_integers", graph, context()).fired == 1
+    assert apply("lower_integer_clip", graph, context()).fired == 1
     assert {node.op for node in graph.nodes} == {
         op for op, b in zip(("Max", "Min"), bounds, strict=True) if b is not None
     }
@@ -232,5 +232,5 @@ def test_floating_point_keeps_its_clip() -> None:
     graph = single(
         "Clip", [gs.Variable("x", np.float32, ["N"]), gs.Constant("low", np.zeros((), np.float32))], np.float32
     )
-    outcome = apply("clip_integers", graph, context())
+    outcome = apply("lower_integer_clip", graph, context())
     assert (outcome.fired, outcome.refused, graph.nodes[0].op) == (0, [], "Clip")

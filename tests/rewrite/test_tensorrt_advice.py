@@ -5,17 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
 from edgekit.contract import FORM_JETPACK6, FORM_TENSORRT
 from edgekit.errors import RewriteError
-from edgekit.rewrite.pipelines import PIPELINES, rule_named
-from edgekit.rewrite.rule import Context, Geometry, run_rule
+from edgekit.rewrite.pipelines import PIPELINES
 from edgekit.rewrite.tensorrt_advice import _mends, refused_nodes
 from edgekit.rewrite.tensorrt_table import check_operators, known_tables, operator_table, table_for
 from tests.build.bundles import tiny_bundle
@@ -147,34 +143,3 @@ def test_a_function_is_refused_where_it_would_win(tmp_path: Path) -> None:
     [refused] = refused_nodes(model, operator_table("10.3"))
     assert (refused.place, refused.operator) == ("functions", "edgekit::F")
     assert check_operators(model, operator_table("10.15")) == []
-
-
-@pytest.mark.parametrize(
-    ("bounds", "nodes"), [(("low", "high"), ["Max", "Min"]), (("low",), ["Max"]), (("", "high"), ["Min"])]
-)
-def test_integers_are_clipped_by_max_and_min(bounds: tuple[str, ...], nodes: list[str]) -> None:
-    constants = {
-        name: helper.make_tensor(name, TensorProto.INT64, [], [value]) for name, value in (("low", -2), ("high", 3))
-    }
-    node = helper.make_node("Clip", ["x", *bounds], ["y"], "clip")
-    given = {name: tensor for name, tensor in constants.items() if name in bounds}
-    model = model_of(node, dtype=TensorProto.INT64, opset=20, **given)
-    assert reasons(model, "10.3") == ["Clip takes float32, float16, bfloat16, not int64"]
-    graph = gs.import_onnx(model)
-    outcome = run_rule(rule_named("clip_integers"), graph, Context(Geometry(1, 1, 1, 1, 1, 1, True)))
-    assert outcome.fired == 1
-    rewritten = gs.export_onnx(graph)
-    rewritten.ir_version = 8
-    assert [found.op_type for found in rewritten.graph.node] == nodes
-    assert reasons(rewritten, "10.3") == []
-    session = onnxruntime.InferenceSession(rewritten.SerializeToString())
-    numbers = np.arange(-8, 8).reshape(2, 2, 2, 2)
-    low, high = (-2 if "low" in bounds else None), (3 if "high" in bounds else None)
-    assert np.array_equal(session.run(None, {"x": numbers})[0], np.clip(numbers, low, high))
-
-
-def test_floating_point_is_clipped_as_it_was() -> None:
-    bound = helper.make_tensor("low", TensorProto.FLOAT16, [], [0.0])
-    graph = gs.import_onnx(model_of(helper.make_node("Clip", ["x", "low"], ["y"], "clip"), low=bound))
-    assert run_rule(rule_named("clip_integers"), graph, Context(Geometry(1, 1, 1, 1, 1, 1, True))).fired == 0
-    assert [node.op for node in graph.nodes] == ["Clip"]
