@@ -87,6 +87,11 @@ def notes(plan: Plan) -> list[str]:
             "buffers, a step moves three times the cache's bytes and cannot be replayed as a CUDA graph, and small "
             "models may be slower than told."
         )
+    elif plan.machine.older_releases and not plan.sizes.cache_in_place:
+        found.append(
+            f"The cache is written in place, as TensorRT 10.15 and newer do. With {plan.machine.older_releases[-1]} it "
+            "grows: twice its memory, and three times its bytes a step."
+        )
     if any(cache.window > 0 for cache in plan.sizes.caches):
         found.append("Layers with a sliding window keep all tokens in the cache: the graph masks, and drops none.")
     if plan.machine.device.memory_is_shared:

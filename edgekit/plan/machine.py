@@ -39,8 +39,15 @@ class Machine:
         return FORM_JETPACK6
 
     @property
+    def older_releases(self) -> list[str]:
+        """Names of its releases whose TensorRT has no cache in place."""
+        if self.device.backend == RTX:
+            return []
+        return [each.name for each in self.device.software if _version(each.tensorrt) < IN_PLACE_FROM]
+
+    @property
     def _newest(self) -> tuple[int, ...]:
-        return tuple(int(part) for part in self.device.software[-1].tensorrt.split(".")[:2] if part.isdigit())
+        return _version(self.device.software[-1].tensorrt)
 
     @property
     def version_without_form(self) -> str | None:
@@ -69,6 +76,10 @@ class Machine:
         if self.mode.streaming_multiprocessors:
             peak *= self.mode.streaming_multiprocessors / self.device.streaming_multiprocessors
         return peak
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
 
 
 def machine(device: DeviceProfile, mode: str | None = None) -> Machine:

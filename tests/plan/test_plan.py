@@ -113,6 +113,8 @@ def test_the_form_follows_the_newest_tensorrt(smollm2: ModelSizes, llama_2_7b: M
     assert any("--form jetpack6" in line for line in commands)
     assert any("older than 10.15" in note for note in notes(planned(smollm2, device=OLD)))
     assert not any("10.15" in note for note in notes(planned(smollm2)))
+    both = replace(BOARD, software=OLD.software + BOARD.software)
+    assert any("With JetPack 6.2 it grows" in note for note in notes(planned(smollm2, device=both)))
     ancient = replace(OLD, software=(Software("JetPack 5.1", "11.4", "8.5"),))
     assert any("8.5" in note for note in notes(planned(smollm2, device=ancient)))
 
