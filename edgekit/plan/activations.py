@@ -19,33 +19,37 @@ from edgekit.plan.model_sizes import ModelSizes
 PRODUCT_WORKSPACE_BYTES = 8_192_000
 #: Positions, slots and masks as 64-bit integers, per token of context.
 _POSITION_BYTES = 264
-#: What is left of them beside the feed-forward layer.
-_SLOT_BYTES = 64
 
 #: Share of a layer's moment that the plan of memory cannot reuse for logits: it lies in pieces between them.
 _LEFT_BESIDE_LOGITS = 0.75
 
-#: `scripts/check-plan --grid` compares the formulas with engines of four shapes.
-BELOW, ABOVE = 0.20, 0.30
+#: Bounds around the formulas: what engines of four shapes deviated by, and something more (docs/planning.md).
+IN_PLACE_SPREAD, GROWING_SPREAD = (0.15, 0.15), (0.20, 0.30)
 _BASIS = (
     "largest moment of a decoder's memory, in the manner of TensorRT-RTX 1.7; other versions lay it out differently"
 )
 
 
-def activation_memory(sizes: ModelSizes, dtype: str, batch: int, new: int, context: int) -> Estimate:
+def activation_memory(
+    sizes: ModelSizes, dtype: str, batch: int, new: int, context: int, *, in_place: bool = True
+) -> Estimate:
     """Bytes for the largest shapes of a profile.
 
     Args:
         batch: sequences; new: most new tokens at once; context: most tokens in all.
+        in_place: caches are written in place.
     """
-    if not sizes.cache_in_place:
+    if not in_place:
         # The largest step may come on top of the longest past (`edgekit.build.profile.decoder_axes`).
         context += new - 1
     if dtype == "fp32":
         value = _full_precision(sizes, batch, new, context)
+    elif in_place or sizes.query_rows:
+        value = _in_place(sizes, dtype, batch, new, context)
     else:
-        value = _half_precision(sizes, dtype, batch, new, context)
-    return Estimate.within(value, BELOW, ABOVE, _BASIS)
+        value = _growing(sizes, dtype, batch, new, context)
+    below, above = IN_PLACE_SPREAD if in_place and dtype != "fp32" else GROWING_SPREAD
+    return Estimate.within(value, below, above, _BASIS)
 
 
 def plugin_workspace(sizes: ModelSizes, batch: int, new: int, multiprocessors: int) -> int:
@@ -64,29 +68,35 @@ def _aligned(count: int) -> int:
     return (count + 255) // 256 * 256
 
 
-def _half_precision(sizes: ModelSizes, dtype: str, batch: int, new: int, context: int) -> float:
+def _in_place(sizes: ModelSizes, dtype: str, batch: int, new: int, context: int) -> float:
     x, q, k, f = (2 * count for count in _widths(sizes))
-    grouped = sizes.kv_heads < sizes.heads
-    if new == 1:
-        return PRODUCT_WORKSPACE_BYTES + batch * (context * _POSITION_BYTES + 6 * q + 2 * k)
-    # One sequence's logits go straight to the output; of several, and of integer heads, they are kept in half first.
-    logits = 2 * batch * new * sizes.vocab_size if batch > 1 or dtype != "fp16" else 0
-    feed_forward = new * (3 * f + 2 * x)
+    logits = _logits(sizes, dtype, batch, new)
     if sizes.query_rows:
         # The plugin needs no mask and repeats nothing; its workspace is an item of its own.
-        return PRODUCT_WORKSPACE_BYTES + logits + batch * max(feed_forward, new * (5 * q + 2 * k))
+        return PRODUCT_WORKSPACE_BYTES + logits + batch * new * max(3 * f + 2 * x, 5 * q + 2 * k)
+    # Masks and 64-bit slots; attention reads copies of keys and values, beside a product's workspace only one of them.
+    masks = context * (2 * new + 8) + 3 * q * new
+    product, attention = masks + context * k, masks + 2 * context * k
+    feed_forward = new * (2.5 * f + 2.5 * x + 2 * context)
+    beside_logits = logits + _LEFT_BESIDE_LOGITS * batch * product if logits else 0
+    return max(PRODUCT_WORKSPACE_BYTES + max(batch * max(product, feed_forward), beside_logits), batch * attention)
+
+
+def _logits(sizes: ModelSizes, dtype: str, batch: int, new: int) -> int:
+    """One sequence's go straight to the output; of several, and of integer heads, they are kept in half first."""
+    return 2 * batch * new * sizes.vocab_size if batch > 1 or dtype != "fp16" else 0
+
+
+def _growing(sizes: ModelSizes, dtype: str, batch: int, new: int, context: int) -> float:
+    x, q, k, f = (2 * count for count in _widths(sizes))
+    grouped = sizes.kv_heads < sizes.heads
+    logits = _logits(sizes, dtype, batch, new)
     mask = 2 * new
-    if sizes.cache_in_place:
-        # The attention kernel reads the cache's own buffer: no key is repeated.
-        product = context * (mask + 2 * _POSITION_BYTES) + new * (4 * q + 2 * k)
-        moment = max(product, feed_forward + context * (mask + _SLOT_BYTES))
-        beside_logits = logits + _LEFT_BESIDE_LOGITS * batch * product if logits else 0
-        return PRODUCT_WORKSPACE_BYTES + max(batch * moment, beside_logits)
     # Kernels take key heads in powers of two; where query heads are no such multiple, keys are repeated for each.
     repeated = max(4 * sizes.head_dim * _power_of_two(sizes.kv_heads), q) if grouped else 0
     product = context * (mask + repeated + _POSITION_BYTES) + new * (5 * q + 2 * k)
     attention = context * (mask + 2 * q * grouped + _POSITION_BYTES // 2) + new * (6 * q + 2 * k)
-    feed_forward += new * context
+    feed_forward = new * (3 * f + 2 * x + context)
     beside_logits = logits + _LEFT_BESIDE_LOGITS * batch * product if logits else 0
     return max(PRODUCT_WORKSPACE_BYTES + max(batch * max(product, feed_forward), beside_logits), batch * attention)
 
@@ -94,12 +104,7 @@ def _half_precision(sizes: ModelSizes, dtype: str, batch: int, new: int, context
 def _full_precision(sizes: ModelSizes, batch: int, new: int, context: int) -> float:
     """There is no fused attention in float32: scores [B, h, S, C] are held, before and after the softmax."""
     _, q, k, f = (4 * count for count in _widths(sizes))
-    if sizes.query_rows:
-        scores = 0.0
-    else:
-        scores = 4.0 * sizes.heads * new * context
-    if new == 1:
-        return PRODUCT_WORKSPACE_BYTES + batch * (scores + context * _POSITION_BYTES / 4)
+    scores = 0.0 if sizes.query_rows else 4.0 * sizes.heads * new * context
     decode = PRODUCT_WORKSPACE_BYTES + batch * (2 * scores + 2 * context * k + 2 * new * q)
     prompt = batch * (2.2 * scores + 2.3 * scores * new / context + context * q)
     return max(decode, prompt, PRODUCT_WORKSPACE_BYTES + batch * 3 * new * f)

@@ -11,7 +11,7 @@ from edgekit.build.estimate import (
     SECONDS_PER_LAYER_AND_PROFILE,
 )
 from edgekit.plan.estimate import Estimate
-from edgekit.plan.machine import Machine
+from edgekit.plan.machine import RTX, Machine
 from edgekit.plan.model_sizes import ModelSizes
 
 #: Bytes held at the peak per byte of weights, beyond what the process holds without a model. The usual figure is that
@@ -19,7 +19,6 @@ from edgekit.plan.model_sizes import ModelSizes
 WEIGHTS_HELD = Estimate(MEMORY_PER_WEIGHT_BYTE, 2.0, 6.0, "peaks of TensorRT-RTX 1.7 builds")
 #: One profile for prompts and one for decoding.
 PROFILES = 2
-RTX = "tensorrt-rtx"
 
 
 @dataclass(frozen=True)

@@ -81,25 +81,26 @@ def missing(plan: Plan) -> list[str]:
 def notes(plan: Plan) -> list[str]:
     """What the figures leave out, and what to know about them."""
     found = ["Speeds rest on published figures of another runtime: no engine of edgekit has been timed on a GPU yet."]
-    if not plan.sizes.cache_in_place:
+    if not (plan.sizes.cache_in_place or plan.machine.caches_in_place):
         found.append(
-            "The graph makes a new, longer cache at each step: two buffers, and three times the cache's bytes a step; "
-            "such steps cannot be replayed as a CUDA graph, so small models may be slower than told."
+            "This TensorRT is older than 10.15: the graph makes a new, longer cache at each step, so there are two "
+            "buffers, a step moves three times the cache's bytes and cannot be replayed as a CUDA graph, and small "
+            "models may be slower than told."
         )
-    elif any(older_than_10_15(release.tensorrt) for release in plan.machine.device.software):
+    elif plan.machine.older_releases and not plan.sizes.cache_in_place:
         found.append(
-            "The cache is written in place, as TensorRT 10.15 and newer do. For TensorRT 10.3 (JetPack 6) it "
+            f"The cache is written in place, as TensorRT 10.15 and newer do. With {plan.machine.older_releases[-1]} it "
             "grows: twice its memory, and three times its bytes a step."
         )
     if any(cache.window > 0 for cache in plan.sizes.caches):
         found.append("Layers with a sliding window keep all tokens in the cache: the graph masks, and drops none.")
     if plan.machine.device.memory_is_shared:
         found.append("GPU and CPU share the memory: a desktop and other programs take from what is called available.")
+    if plan.machine.version_without_form:
+        found.append(
+            f"The newest TensorRT in the profile is {plan.machine.version_without_form}, "
+            "and edgekit exports for 10.3 and newer."
+        )
     if plan.build.on_device and plan.build.seconds is None:
         found.append("TensorRT times kernels on the device while it builds; how long that takes was not measured.")
     return found
-
-
-def older_than_10_15(version: str) -> bool:
-    """Whether a version of TensorRT has no caches in place ("10.3")."""
-    return tuple(int(part) for part in version.split(".")[:2]) < (10, 15)

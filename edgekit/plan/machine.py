@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from edgekit.contract import FORM_JETPACK6, FORM_TENSORRT
 from edgekit.device.profile import DeviceProfile, PowerMode
 from edgekit.errors import DeviceError
 from edgekit.plan.storage import DTYPES
 
+RTX = "tensorrt-rtx"
+#: The first TensorRT with an in-place cache of keys and values (rule `lower_attention_in_place`).
+IN_PLACE_FROM = (10, 15)
+#: The oldest TensorRT that a form is made for.
+OLDEST = (10, 3)
 #: Products of 4-bit and 8-bit weights with half-precision activations are computed in half precision.
 _COMPUTED_AS = {"fp32": "fp32", "fp16": "fp16", "int8": "fp16", "int4": "fp16"}
 
@@ -26,6 +32,36 @@ class Machine:
         return self.mode.memory_bandwidth_bytes_per_s or self.device.memory_bandwidth_bytes_per_s
 
     @property
+    def form(self) -> str:
+        """What `edgekit export --form` makes for it: by its newest TensorRT; the newest form where that is not told."""
+        if self.device.backend == RTX or not self.device.software or self._newest >= IN_PLACE_FROM:
+            return FORM_TENSORRT
+        return FORM_JETPACK6
+
+    @property
+    def older_releases(self) -> list[str]:
+        """Names of its releases whose TensorRT has no cache in place."""
+        if self.device.backend == RTX:
+            return []
+        return [each.name for each in self.device.software if _version(each.tensorrt) < IN_PLACE_FROM]
+
+    @property
+    def _newest(self) -> tuple[int, ...]:
+        return _version(self.device.software[-1].tensorrt)
+
+    @property
+    def version_without_form(self) -> str | None:
+        """Its newest TensorRT, if edgekit exports nothing for it."""
+        if self.device.backend == RTX or not self.device.software or self._newest >= OLDEST:
+            return None
+        return self.device.software[-1].tensorrt
+
+    @property
+    def caches_in_place(self) -> bool:
+        """Whether keys and values are written in place there (factors always are)."""
+        return self.form == FORM_TENSORRT
+
+    @property
     def gpu_clock_hz(self) -> float | None:
         """In this mode."""
         return self.mode.gpu_clock_hz or self.device.gpu_clock_hz
@@ -40,6 +76,10 @@ class Machine:
         if self.mode.streaming_multiprocessors:
             peak *= self.mode.streaming_multiprocessors / self.device.streaming_multiprocessors
         return peak
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
 
 
 def machine(device: DeviceProfile, mode: str | None = None) -> Machine:

@@ -62,7 +62,8 @@ def run_memory(sizes: ModelSizes, machine: Machine, options: PlanOptions) -> Run
     if options.resident_weight_bytes is not None:
         kept = min(options.resident_weight_bytes, weights.value)
         weights = Estimate.exact(kept, "the part that weight streaming keeps on the GPU")
-    copies = 1 if sizes.cache_in_place else 2
+    in_place = sizes.cache_in_place or machine.caches_in_place
+    copies = 1 if in_place else 2
     cache_basis = "written in place" if copies == 1 else "two buffers that take turns: a step makes a new, longer cache"
     workspace = plugin_workspace(sizes, options.batch, options.max_input, machine.device.streaming_multiprocessors)
     buffers = options.batch * (4 * sizes.vocab_size + 16 * options.max_input + 16 * options.context)
@@ -71,7 +72,9 @@ def run_memory(sizes: ModelSizes, machine: Machine, options: PlanOptions) -> Run
         Item(CACHE, Estimate.exact(copies * cache_bytes(sizes, options), cache_basis)),
         Item(
             ACTIVATIONS,
-            activation_memory(sizes, options.dtype, options.batch, options.max_input, options.context),
+            activation_memory(
+                sizes, options.dtype, options.batch, options.max_input, options.context, in_place=in_place
+            ),
         ),
         Item(WORKSPACE, Estimate.exact(workspace, "the formula of the plugin" if workspace else "no plugin")),
         Item(BUFFERS, Estimate.exact(buffers, "token ids, mask, and one row of logits per sequence")),

@@ -55,8 +55,8 @@ class ModelSizes:
         unquantised: weights that are no matrices of linear layers and keep the type of activations (norms, biases).
         rotary_tables: tables of cosines and of sines, each [positions, d / 2].
         caches: one per layer.
-        cache_in_place: the graph writes the cache in place, as the form for TensorRT 10.15 does; otherwise it makes a
-            new, longer one each step.
+        cache_in_place: every form writes the cache in place (factors). Keys and values are where the device's TensorRT
+            can; otherwise the graph makes a new, longer cache each step.
         query_rows: rows per token that the plugin `TPAAttention` rotates; 0 where there is no plugin.
     """
 

@@ -69,8 +69,8 @@ class StepCost:
     """The cost model of one model on one machine.
 
     Attributes:
-        in_place: the cache is written in place. Otherwise each step reads all of it, writes it anew one token longer,
-            and reads that: three times the bytes.
+        in_place: the cache is written in place; None for what the model and the machine do. Otherwise each step reads
+            all of it, writes it anew one token longer, and reads that: three times the bytes.
     """
 
     sizes: ModelSizes
@@ -85,7 +85,7 @@ class StepCost:
         """One step; `logits` positions get logits, all of them by default."""
         sizes, machine = self.sizes, self.machine
         weights = self.weights or read_bytes(sizes, self.dtype, self.extra).value
-        in_place = sizes.cache_in_place if self.in_place is None else self.in_place
+        in_place = sizes.cache_in_place or machine.caches_in_place if self.in_place is None else self.in_place
         cache = sizes.cached_numbers(context) if in_place else 3 * sizes.cache_numbers * context
         cache *= batch * activation_bytes(self.dtype)
         logits = positions if logits is None else logits

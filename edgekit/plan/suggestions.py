@@ -92,8 +92,7 @@ def _smaller_batch(plan: Plan) -> Iterator[Suggestion]:
 
 
 def _smaller_cache(plan: Plan) -> Iterator[Suggestion]:
-    # Parity refuses reduced conversions in half precision and integers, so far.
-    if plan.options.attention != OWN or plan.options.dtype != "fp32" or not is_convertible(plan.source):
+    if plan.options.attention != OWN or not is_convertible(plan.source):
         return
     for ratio in RATIOS:
         other = _try(plan, attention=TPA, cache_ratio=ratio)
@@ -173,4 +172,7 @@ def _export(plan: Plan) -> str:
     options = plan.options
     # A configuration can be planned, but not exported: that takes the weights it belongs to.
     model = "CHECKPOINT" if plan.model.endswith(".json") else plan.model
-    return f"edgekit export {model} -o BUNDLE --form tensorrt --dtype {options.dtype} --max-context {options.context}"
+    return (
+        f"edgekit export {model} -o BUNDLE --form {plan.machine.form} --dtype {options.dtype} "
+        f"--max-context {options.context}"
+    )

@@ -58,7 +58,7 @@ def test_what_is_suggested_fits(tmp_path: Path) -> None:
 def test_json() -> None:
     facts: dict[str, Any] = json.loads(run(SMOLLM2, "--device", NANO, "--context", "1000", "--json").output)
     assert facts["device"]["name"] == NANO
-    # 23,040 bytes a token in half precision, in place.
+    # 23,040 bytes a token in half precision, written in place.
     assert facts["memory"]["items"]["cache"]["value"] == 1000 * 23_040
     assert facts["verdict"]["fits"] is True
 

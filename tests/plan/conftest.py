@@ -36,6 +36,8 @@ BOARD = DeviceProfile(
     memory_reserved_bytes=1_000_000_000,
     gpu_clock_hz=1e9,
 )
+#: The same with a TensorRT that has no cache in place.
+OLD = replace(BOARD, name="old", title="Old board", software=(Software("JetPack 6.2", "12.6", "10.3"),))
 CARD = replace(
     BOARD,
     name="card",

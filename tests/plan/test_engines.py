@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from edgekit import contract
 from edgekit.build.job import Job
 from edgekit.build.process import Built, build_in_process
 from edgekit.build.profile import Limits, decoder_profiles
-from edgekit.bundle import Bundle, read_bundle
+from edgekit.bundle import Bundle
 from edgekit.checkpoint import open_checkpoint
-from edgekit.export.bundle_from_checkpoint import ExportOptions, bundle_from_checkpoint
 from edgekit.plan.activations import activation_memory
 from edgekit.plan.model_sizes import model_sizes
 from edgekit.plan.storage import Compression, weight_bytes
-from edgekit.progress import SilentProgress
 from tests.parity.tiny_models import export, write_checkpoint
 from tests.tools import lacking
 
@@ -29,10 +28,10 @@ SIZES = {
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
     "head_dim": 64,
-    "max_position_embeddings": 6000,
+    "max_position_embeddings": 8192,
 }
-#: The buffers that caches are written to have the exporter's longest context: all of the model's.
-NEW, CONTEXT = 128, 6000
+#: The capacity is a number in the graph: what the exporter serves by default.
+NEW, CONTEXT = 128, 8192
 
 
 def engine(bundle: Bundle, folder: Path, new: int, context: int) -> Built:
@@ -55,13 +54,15 @@ def engine(bundle: Bundle, folder: Path, new: int, context: int) -> Built:
 @pytest.mark.parametrize("dtype", ["fp16", "int8"])
 def test_a_small_model(tmp_path: Path, dtype: str) -> None:
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "checkpoint", "qwen3", **SIZES))
-    built = engine(export(checkpoint, tmp_path / "bundle", "tensorrt", dtype), tmp_path, NEW, CONTEXT).build
+    bundle = export(checkpoint, tmp_path / "bundle", "tensorrt", dtype)
+    built = engine(bundle, tmp_path, NEW, CONTEXT).build
     sizes = model_sizes(checkpoint.config)
     weights = weight_bytes(sizes, dtype, CONTEXT, Compression()).value
     assert built.weights_bytes == pytest.approx(weights, rel=0.01)
     activations = activation_memory(sizes, dtype, 1, NEW, CONTEXT).value
     assert built.activation_bytes == pytest.approx(activations, rel=0.10)
-    # The mask is of new tokens, not of all: two bytes for CONTEXT squared would be 72 MB alone.
+    assert bundle.manifest.cache.kind == contract.CACHE_SHARED
+    # The mask is of new tokens, not of all: two bytes for CONTEXT squared would be 134 MB alone.
     assert (built.activation_bytes or 0) < 40e6
 
 
@@ -70,10 +71,10 @@ def test_a_small_model(tmp_path: Path, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["fp16", "int8"])
 def test_smollm2(tmp_path: Path, dtype: str) -> None:
     checkpoint = open_checkpoint("smollm2-135m")
-    options = ExportOptions(dtype=dtype, form="tensorrt", max_context=2048)
-    bundle = bundle_from_checkpoint(checkpoint, tmp_path / "bundle", options, progress=SilentProgress())
-    built = engine(read_bundle(bundle), tmp_path, 128, 2048)
+    built = engine(export(checkpoint, tmp_path / "bundle", "tensorrt", dtype), tmp_path, NEW, CONTEXT)
     sizes = model_sizes(checkpoint.config)
-    assert built.build.weights_bytes == pytest.approx(weight_bytes(sizes, dtype, 2048, Compression()).value, rel=0.01)
-    activations = activation_memory(sizes, dtype, 1, 128, 2048).value
+    assert built.build.weights_bytes == pytest.approx(
+        weight_bytes(sizes, dtype, CONTEXT, Compression()).value, rel=0.01
+    )
+    activations = activation_memory(sizes, dtype, 1, NEW, CONTEXT).value
     assert built.build.activation_bytes == pytest.approx(activations, rel=0.10)

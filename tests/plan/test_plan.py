@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from edgekit.device.profile import device_names, device_profile
+from edgekit.device.profile import Software, device_names, device_profile
 from edgekit.errors import DeviceError, ModelError
 from edgekit.plan.estimate import Estimate, total
-from edgekit.plan.facts import missing, plan_facts
+from edgekit.plan.facts import missing, notes, plan_facts
 from edgekit.plan.html import page
 from edgekit.plan.limits import largest, largest_batch, largest_context
 from edgekit.plan.model_sizes import ModelSizes
@@ -19,7 +19,7 @@ from edgekit.plan.options import PlanOptions, options_for
 from edgekit.plan.plan import Plan, changed, make_plan
 from edgekit.plan.suggestions import build_suggestions, run_suggestions
 from edgekit.plan.verdict import DOES_NOT_FIT, FITS, TIGHT, verdict
-from tests.plan.conftest import BOARD, CARD
+from tests.plan.conftest import BOARD, CARD, OLD
 
 
 def planned(sizes: ModelSizes, dtype: str = "fp16", context: int = 4096, device=BOARD, **options) -> Plan:  # type: ignore[no-untyped-def]
@@ -82,19 +82,20 @@ def test_a_card_can_stream_weights(llama_2_7b: ModelSizes) -> None:
 
 
 def test_a_smaller_cache_is_suggested_where_the_cache_is_the_trouble(llama_2_7b: ModelSizes) -> None:
-    roomy = replace(BOARD, memory_bytes=36_000_000_000)
-    growing = replace(llama_2_7b, cache_in_place=False)
-    plan = planned(growing, dtype="fp32", context=4096, device=roomy)
+    roomy = replace(OLD, memory_bytes=20_000_000_000)
+    plan = planned(llama_2_7b, dtype="fp16", context=4096, device=roomy)
+    roomy = replace(OLD, memory_bytes=int(plan.memory.total.value) + 900_000_000)
+    plan = planned(llama_2_7b, dtype="fp16", context=4096, device=roomy)
     assert plan.run_verdict == DOES_NOT_FIT
     found = [entry for entry in run_suggestions(plan) if entry.plan.options.attention == "tpa"]
     assert len(found) == 1
     assert found[0].command == "edgekit convert model -o SMALLER --attention tpa --cache-ratio 0.75"
-    # In place, so once and not twice: 0.75 of 4.3 GB.
-    assert found[0].plan.memory.of("cache").value == pytest.approx(0.75 * 4096 * 1_048_576)
+    # In place, so once and not twice: 0.75 of 2.1 GB.
+    assert found[0].plan.memory.of("cache").value == pytest.approx(0.75 * 4096 * 524_288)
 
 
 def test_limits_are_the_last_that_fit(llama_2_7b: ModelSizes) -> None:
-    roomy = replace(BOARD, memory_bytes=17_000_000_000)
+    roomy = replace(BOARD, memory_bytes=16_200_000_000)
     plan = planned(llama_2_7b, context=512, device=roomy)
     context, batch = largest_context(plan), largest_batch(plan)
     assert context is not None
@@ -104,6 +105,18 @@ def test_limits_are_the_last_that_fit(llama_2_7b: ModelSizes) -> None:
     assert changed(plan, batch=batch).fits
     assert not changed(plan, batch=batch + 1).fits
     assert largest_context(planned(llama_2_7b)) is None
+
+
+def test_the_form_follows_the_newest_tensorrt(smollm2: ModelSizes, llama_2_7b: ModelSizes) -> None:
+    assert [planned(smollm2, device=d).machine.form for d in (BOARD, CARD, OLD)] == ["tensorrt", "tensorrt", "jetpack6"]
+    commands = [entry.command or "" for entry in run_suggestions(planned(llama_2_7b, device=OLD))]
+    assert any("--form jetpack6" in line for line in commands)
+    assert any("older than 10.15" in note for note in notes(planned(smollm2, device=OLD)))
+    assert not any("10.15" in note for note in notes(planned(smollm2)))
+    both = replace(BOARD, software=OLD.software + BOARD.software)
+    assert any("With JetPack 6.2 it grows" in note for note in notes(planned(smollm2, device=both)))
+    ancient = replace(OLD, software=(Software("JetPack 5.1", "11.4", "8.5"),))
+    assert any("8.5" in note for note in notes(planned(smollm2, device=ancient)))
 
 
 def test_bisection() -> None:

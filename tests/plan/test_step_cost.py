@@ -11,7 +11,7 @@ from edgekit.plan.break_even import break_even, cache_pays, expected_tokens
 from edgekit.plan.machine import machine
 from edgekit.plan.model_sizes import ModelSizes
 from edgekit.plan.step_cost import CACHE, COMPUTE, LAUNCHES, WEIGHTS, StepCost
-from tests.plan.conftest import BOARD
+from tests.plan.conftest import BOARD, OLD
 
 READ = 2 * (6_738_415_616 - 32000 * 4096)
 CACHED = 524_288
@@ -32,10 +32,10 @@ def test_bytes_over_bandwidth_and_launches(llama_2_7b: ModelSizes) -> None:
 
 
 def test_a_growing_cache_moves_three_times(llama_2_7b: ModelSizes) -> None:
-    in_place, growing = cost(llama_2_7b).step(1000), cost(llama_2_7b, in_place=False).step(1000)
-    assert growing.cache_bytes == 3 * in_place.cache_bytes == 3 * 1000 * CACHED
-    # 8,402 tokens of a growing cache are as many bytes as the weights.
-    assert cost(llama_2_7b, in_place=False).step(20_000).limit == CACHE
+    growing = StepCost(llama_2_7b, machine(OLD), "fp16").step(1000)
+    assert growing.cache_bytes == 3 * cost(llama_2_7b).step(1000).cache_bytes == 3 * 1000 * CACHED
+    # 25,205 tokens of cache are as many bytes as the weights.
+    assert cost(llama_2_7b).step(30_000).limit == CACHE
 
 
 def test_a_prompt_is_arithmetic(llama_2_7b: ModelSizes) -> None:

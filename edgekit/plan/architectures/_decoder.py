@@ -75,6 +75,5 @@ def grouped_query(
         matrices=(*vocabulary(base), *attention, *feed_forward(base)),
         unquantised=layers * per_layer + hidden,
         caches=tuple(LayerCache(2 * key, window, 2 * query) for window in windows),
-        cache_in_place=True,
         rotary_tables=rotary_tables,
     )
