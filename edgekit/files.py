@@ -41,8 +41,11 @@ def sha256_of(path: Path, progress: Callable[[int], None] | None = None, *, sync
     return digest.hexdigest()
 
 
-def atomic_write(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content` (text as UTF-8) in one step, durably; on failure the old file stays as it was."""
+def atomic_write(path: Path, content: bytes | str | memoryview) -> None:
+    """Replace `path` by `content` (text as UTF-8) in one step, durably; on failure the old file stays as it was.
+
+    A memoryview is written without a copy of what it shows.
+    """
     data = content.encode() if isinstance(content, str) else content
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:

@@ -7,7 +7,6 @@ The graph is strongly typed: its element types are the engine's. Nothing here ne
 from __future__ import annotations
 
 import ctypes
-import os
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -22,6 +21,7 @@ from edgekit.build.profile import AxisRange, profile_shapes, profile_values
 from edgekit.bundle.engine_entry import InputRange, ShapeProfile
 from edgekit.contract import TensorSignature
 from edgekit.errors import BuildError
+from edgekit.files import atomic_write
 
 _PLUGIN_LAYER = "PLUGIN_V3"
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
@@ -141,9 +141,10 @@ def engine_from_onnx(
     if plan is None:
         refusals = _refusals(plugin_libraries)
         raise BuildError("the engine must build", refusals or logger.first_error() or "TensorRT gave no reason")
-    size = _write(destination, memoryview(plan))
+    content = memoryview(plan)
+    atomic_write(destination, content)
     if timing_cache is not None and backend.has_timing_cache:
-        _write(timing_cache, memoryview(config.get_timing_cache().serialize()))
+        atomic_write(timing_cache, memoryview(config.get_timing_cache().serialize()))
     return EngineBuild(
         path=destination,
         backend_version=str(trt.__version__),
@@ -151,7 +152,7 @@ def engine_from_onnx(
         plugins=plugins,
         profiles=built_profiles,
         outputs=tuple(_signature(network.get_output(i)) for i in range(network.num_outputs)),
-        bytes=size,
+        bytes=content.nbytes,
         weights_bytes=logger.figure("Total Weights Memory"),
         activation_bytes=logger.figure("Total Activation Memory"),
         seconds=time.monotonic() - started,
@@ -184,21 +185,6 @@ def _add_profiles(
         ranges = [tuple(InputRange(key, *each) for key, each in found.items()) for found in (shapes, values)]
         made.append(ShapeProfile(name, *ranges))
     return tuple(made)
-
-
-def _write(destination: Path, content: memoryview) -> int:
-    """Write a file that appears as a whole, without a second copy of it in memory; give its size."""
-    partial = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, destination)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return content.nbytes
 
 
 def _signature(tensor: Any) -> TensorSignature:
