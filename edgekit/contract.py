@@ -24,6 +24,19 @@ ATTENTION_MASK = "attention_mask"
 LOGITS_TO_KEEP = "num_logits_to_keep"
 LOGITS = "logits"
 
+#: Output of a decoder that has draft heads: float32 [B, K, F], the residual stream of the layers that the heads read,
+#: side by side, at the positions that get logits.
+DRAFT_FEATURES = "draft_features"
+#: The draft graph, a second model beside the decoder. Inputs: `draft_features` float32 [B, F] of the last position in
+#: the cache, the token chosen after it, int64 [B], and, where not all components are computed, noise [B, r] that is
+#: added to the log weights before the c largest are taken (0 for the likeliest, Gumbel noise to draw them).
+DRAFT_TOKEN = "draft_token"
+DRAFT_NOISE = "draft_noise"
+#: Outputs: log weights of the c components, float32 [B, c], normalised over them; and what each says of the n tokens
+#: after `draft_token`, float32 [B, n, c, D], over the D tokens of the draft vocabulary; each row sums to 1.
+DRAFT_LOG_WEIGHTS = "draft_log_weights"
+DRAFT_PROBABILITIES = "draft_probabilities"
+
 AXIS_BATCH = "batch_size"
 AXIS_SEQUENCE = "sequence_length"
 AXIS_TOTAL = "total_sequence_length"

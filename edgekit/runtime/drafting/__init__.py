@@ -1,0 +1,1 @@
+"""Drafting several tokens and verifying them: no torch, nothing but numpy and the runtime's own sessions."""
