@@ -113,5 +113,5 @@ DRAFT = {
     "fp32": DraftTolerance(1e-5, 1e-5),
     "fp16": DraftTolerance(0.01, 0.01),
     "int8": DraftTolerance(0.05, 0.05),
-    "int4": DraftTolerance(0.25, 0.25),
+    "int4": DraftTolerance(0.15, 0.15),
 }

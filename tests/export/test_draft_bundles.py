@@ -10,11 +10,13 @@ import pytest
 
 from edgekit import contract
 from edgekit.bundle import Bundle, read_bundle
+from edgekit.chat.tokenizer import tokenizer_from_bundle
 from edgekit.checkpoint import Checkpoint, open_checkpoint
 from edgekit.errors import ExportError
 from edgekit.export.options import ExportOptions
 from edgekit.recipe.fingerprint import fingerprint_of
 from edgekit.runtime.session import session_from_bundle
+from tests.export.test_genai_config import genai_tokens, own_tokens
 from tests.export.tiny_heads import export_with_heads, written_heads
 from tests.parity.tiny_models import export, write_checkpoint
 
@@ -53,6 +55,12 @@ def test_the_decoders_weights_are_the_same(plain: Bundle, drafting: Bundle) -> N
     assert drafting.manifest.raw["rules"] == plain.manifest.raw["rules"]
     data = [(bundle.path / "model.onnx.data").read_bytes() for bundle in (drafting, plain)]
     assert data[0] == data[1]
+
+
+def test_genai_runs_it_all_the_same(drafting: Bundle) -> None:
+    """It binds outputs by name, and leaves the features alone."""
+    prompt = tokenizer_from_bundle(drafting).encode("hello world, hello")
+    assert genai_tokens(drafting.path, [prompt], 12) == [own_tokens(drafting.path, prompt, 12)]
 
 
 def test_the_entry_names_every_file(drafting: Bundle, heads: Path) -> None:
