@@ -69,7 +69,7 @@ class MemorySize(click.ParamType):  # type: ignore[type-arg]
 @click.option("--memory-limit", type=MemorySize(), metavar="SIZE", help="Most memory of the build, for example 4GB.")
 @click.option("--cache/--no-cache", default=True, help="Look for engines built before, and keep this one.")
 @click.option("--rebuild", is_flag=True, help="Build even what is there already.")
-@click.option("--dry-run", is_flag=True, help="Check everything, print the estimate and stop.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan of the build and stop.")
 @click.option(
     "--progress", type=click.Choice(CHOICES), default="auto", show_default=True, help="How the build is shown."
 )
@@ -86,6 +86,8 @@ def command(bundle: Path, output: Path | None, progress: str, dry_run: bool, as_
     from edgekit.build.bundle_engine import engine_from_bundle, prepared_build
     from edgekit.bundle import read_bundle
     from edgekit.cli.build_progress import displayed_build
+    from edgekit.cli.planned_build import beside, beside_rows, expected_seconds, planned_line
+    from edgekit.cli.table import print_table
 
     request = _request(choices)
     opened = read_bundle(bundle, verify="full", engines=False)
@@ -96,17 +98,20 @@ def command(bundle: Path, output: Path | None, progress: str, dry_run: bool, as_
     if prepared.note:
         click.echo(f"note: {prepared.note}", err=True)
     if dry_run:
-        _print_estimate(prepared, as_json)
+        _print_plan(prepared, as_json)
         return
     if prepared.same is None or request.rebuild:
-        click.echo(_estimate_line(prepared), err=True)
-    with displayed_build(progress, prepared.estimate.seconds) as watch:
+        click.echo(planned_line(prepared), err=True)
+    with displayed_build(progress, expected_seconds(prepared)) as watch:
         entry, origin = engine_from_bundle(prepared, watch=watch)
     if as_json:
-        click.echo(json.dumps({"bundle": str(bundle), "from": origin, "engine": entry.to_dict()}, indent=2))
+        build = beside(prepared.planned, entry)
+        facts = {"bundle": str(bundle), "from": origin, "engine": entry.to_dict(), "build": build}
+        click.echo(json.dumps(facts, indent=2))
         return
     for line in engine_lines(entry):
         click.echo(line)
+    print_table(("", "planned", "measured", "measured / planned"), beside_rows(prepared.planned, entry))
     click.echo(f"{bundle / entry.file}: {_ORIGINS[origin]}")
     click.echo(f"next: on {prepared.request.device.title}: edgekit chat {bundle} --backend tensorrt")
 
@@ -153,22 +158,10 @@ def _request(choices: dict[str, Any]) -> BuildRequest:
     )
 
 
-def _estimate_line(prepared: PreparedBuild) -> str:
-    from edgekit.cli.display_progress import duration
-    from edgekit.cli.export_report import size
-    from edgekit.device.host import memory
-
-    estimate, available = prepared.estimate, memory()
-    of_memory = f" of {size(available.available_bytes)} available" if available is not None else ""
-    source = "as the last time" if estimate.measured else "estimated"
-    return (
-        f"{source}: about {duration(estimate.seconds)}, {size(estimate.peak_memory_bytes)} of memory{of_memory}, "
-        f"engine of {size(estimate.engine_bytes)}"
-    )
-
-
-def _print_estimate(prepared: PreparedBuild, as_json: bool) -> None:
+def _print_plan(prepared: PreparedBuild, as_json: bool) -> None:
     from dataclasses import asdict
+
+    from edgekit.cli.planned_build import planned_line
 
     limits = asdict(prepared.limits)
     if as_json:
@@ -179,14 +172,15 @@ def _print_estimate(prepared: PreparedBuild, as_json: bool) -> None:
             "backend_version": prepared.backend_version,
             "limits": limits,
             "cache_key": prepared.key,
-            "estimate": asdict(prepared.estimate),
+            "planned": prepared.planned.facts(),
+            "seconds_before": prepared.seconds_before,
         }
         click.echo(json.dumps(facts, indent=2))
         return
     by = f"{prepared.backend.name} {prepared.backend_version}"
     click.echo(f"engine {prepared.name} for {prepared.request.device.title}, by {by}")
     click.echo(", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in limits.items()))
-    click.echo(_estimate_line(prepared))
+    click.echo(planned_line(prepared))
 
 
 def engine_lines(entry: EngineEntry) -> list[str]:
