@@ -115,7 +115,7 @@ def prepared_build(
     preflight.check_form(bundle, backend, trt, device)
     backend.check_options(trt, request.options)
     limits = preflight.served_limits(bundle, device, dict(request.limits))
-    note = preflight.check_operators(bundle, backend, version)
+    notes = (preflight.check_operators(bundle, backend, version), preflight.check_processor(bundle, device))
     planned = planned_build(bundle, device, backend.name)
     _check_disk(bundle, planned)
     cache = EngineCache()
@@ -149,7 +149,7 @@ def prepared_build(
         planned=planned,
         seconds_before=cache.seconds_before(graph, len(profiles)) if request.cache else None,
         same=next((entry for entry in manifest.engines if entry.cache_key == key and _is_whole(bundle, entry)), None),
-        note=note,
+        note="; ".join(note for note in notes if note),
     )
 
 

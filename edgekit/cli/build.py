@@ -137,7 +137,19 @@ def _make_kit(bundle: Bundle, request: BuildRequest, output: Path, as_json: bool
     size = sum(entry.bytes for entry in kit.manifest.files)
     click.echo(f"{output}: {len(kit.manifest.files)} files, {size / 1e6:,.0f} MB")
     click.echo(f"for {request.device.title}, {kit.manifest.software} (TensorRT {kit.manifest.tensorrt})")
+    click.echo(_plan_of_kit(kit.manifest.plan or {}))
     click.echo(f"next: copy it to the device and run there: ./{output.name}/{RUN}")
+
+
+def _plan_of_kit(plan: dict[str, Any]) -> str:
+    from edgekit.plan.words import gigabytes
+
+    memory, build = plan["memory"], plan["build"]["memory"]
+    return (
+        f"planned: it {plan['verdict']['run']}: {gigabytes(memory['total']['value'])} of "
+        f"{gigabytes(memory['available'])} to run; to build there, {gigabytes(build['value'])} "
+        f"({gigabytes(build['low'])} to {gigabytes(build['high'])}): {plan['verdict']['build']}"
+    )
 
 
 def _request(choices: dict[str, Any]) -> BuildRequest:

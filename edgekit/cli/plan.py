@@ -117,15 +117,7 @@ def _refuse(plans: list[Plan]) -> None:
     """DoesNotFit where a model does not fit on any of the devices."""
     if any(plan.fits for plan in plans):
         return
-    from edgekit.errors import DoesNotFit
-    from edgekit.plan.words import gigabytes
+    from edgekit.plan.refusal import does_not_fit
 
-    plan = plans[0]
-    largest = max(plan.memory.items, key=lambda item: item.bytes.value)
-    raise DoesNotFit(
-        "what runs must fit in what the device leaves to a program",
-        f"{plan.model} as {plan.options.dtype} needs {gigabytes(plan.memory.total.value)}, of which "
-        f"{gigabytes(largest.bytes.value)} {largest.name}; {plan.machine.device.title} leaves "
-        f"{gigabytes(plan.memory.available)}",
-        "choose one of the changes above" if not plans[1:] else "choose a larger device, or smaller weights",
-    )
+    larger = "choose a larger device, or smaller weights"
+    raise does_not_fit(plans[0], larger if plans[1:] else "choose one of the changes above")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from edgekit.contract import FORM_JETPACK6, FORM_TENSORRT
-from edgekit.device.profile import DeviceProfile, PowerMode
+from edgekit.device.profile import DeviceProfile, PowerMode, Software
 from edgekit.errors import DeviceError
 from edgekit.plan.storage import DTYPES
 
@@ -76,6 +76,11 @@ class Machine:
         if self.mode.streaming_multiprocessors:
             peak *= self.mode.streaming_multiprocessors / self.device.streaming_multiprocessors
         return peak
+
+
+def released(device: DeviceProfile, software: Software) -> DeviceProfile:
+    """The device with one release of those that run on it, whose TensorRT builds for it."""
+    return replace(device, backends=(software.backend,), software=(software,))
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def test_the_next_step_is_printed(bundles: dict[str, Bundle], tmp_path: Path) ->
     assert done.exit_code == 0, done.output
     assert "JetPack 6.2 (TensorRT 10.3)" in done.stdout
     assert "./kit/run.sh" in done.stdout
+    assert re.search(r"^planned: it fits: \d+ MB of [\d.]+ GB to run; to build there, .*: fits$", done.stdout, re.M)
 
 
 def test_without_a_place_for_it_the_kit_is_what_is_advised(
