@@ -117,6 +117,7 @@ def benchmark(bundle: Bundle, options: BenchmarkOptions, progress: Progress) -> 
         "read_bandwidth_bytes_per_s": bandwidth,
         "read_bandwidth_method": METHOD,
         "others_cpu_share": measured["others_cpu_share"],
+        "telemetry": measured["telemetry"],
     }
 
 

@@ -56,6 +56,8 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def summary(result: dict[str, Any]) -> list[str]:
     """The measured medians, a line each."""
+    from edgekit.benchmark.energy import energy_lines
+
     benchmark, parity = result["benchmark"], result["parity"]
     worst = {mode: stage["cosine"] for mode, stage in parity["stages"].items()}
     lines = [f"parity     passed, smallest cosine {min(worst.values()):.6f}, same first choice {parity['top1']:.1%}"]
@@ -67,7 +69,7 @@ def summary(result: dict[str, Any]) -> list[str]:
     for decode in benchmark["decodes"]:
         rate = decode["tokens_per_s"]["median"]
         lines.append(f"decode     after {decode['depth']} tokens: {rate:.1f} tokens/s")
-    return lines
+    return lines + energy_lines(benchmark)
 
 
 def say(text: str) -> None:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
-from edgekit.benchmark.measure import Timing, check_answers, measure
+from edgekit.benchmark import energy
+from edgekit.benchmark.measure import Timing, check_answers
 from edgekit.build.backends import backend_named
 from edgekit.build.backends.tensorrt import release
 from edgekit.build.bundle_engine import BuildRequest, engine_from_bundle, prepared_build
 from edgekit.bundle import Bundle, read_bundle
 from edgekit.device.profile import device_profile
-from edgekit.device.telemetry import Recorder
 from edgekit.errors import BuildError, EdgekitError, ParityFailed, SessionError
 from edgekit.files import atomic_write
 from edgekit.kit.document import BUNDLE, GOLDEN, RESULTS, Kit
@@ -121,6 +121,12 @@ class _Runner:
                 f"it has compute capability {wanted.compute_capability}, this GPU {gpu.compute_capability}",
                 "make a kit for this device: edgekit build BUNDLE --device DEVICE -o KIT",
             )
+        if wanted.plugin_library and wanted.cpu_architecture != platform.machine():
+            raise _not_here(
+                device.title,
+                f"its plugin library is for {wanted.cpu_architecture}, this machine is {platform.machine()}",
+                f"make the kit with --plugin-library, a library compiled for {platform.machine()}",
+            )
         trt = backend_named("tensorrt").load(device.kind)
         version = str(trt.__version__)
         if release(version) != release(wanted.tensorrt):
@@ -198,13 +204,10 @@ def measured(session: DecoderSession, vocab: int, options: RunOptions, progress:
         options.repetitions,
     )
     check_answers(session, vocab)
-    with Recorder() as recorder:
-        timings = measure(session, vocab, timing, progress)
     return {
-        **timings.to_dict(timing),
+        **energy.measured(session, vocab, timing, progress),
         "session": session.description,
         "cuda_graph_launches": getattr(session, "graph_launches", None),
-        "telemetry": asdict(recorder.telemetry),
     }
 
 
