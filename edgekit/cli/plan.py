@@ -78,6 +78,10 @@ def command(
         raise click.UsageError("Give either --device NAME or --compare D1,D2,...")
     if compare is not None and power_mode is not None:
         raise click.UsageError("--power-mode is of one device: it does not go with --compare.")
+    if html_file is not None:
+        from edgekit.report.page import check_destination
+
+        check_destination(html_file)
     from edgekit.device.profile import device_profile
     from edgekit.plan.model_sizes import model_sizes
     from edgekit.plan.options import options_for
@@ -91,9 +95,10 @@ def command(
     plans = [make_plan(model, sizes, each, options, power_mode) for each in devices]
     if html_file is not None:
         from edgekit.files import atomic_write
-        from edgekit.plan.html import page
+        from edgekit.report.page import html_of
+        from edgekit.report.plan_page import plan_page
 
-        atomic_write(html_file, page(plans).encode())
+        atomic_write(html_file, html_of(plan_page(plans)))
         click.echo(f"wrote {html_file}", err=True)
     _print(plans, as_json, compared=compare is not None)
     _refuse(plans)
