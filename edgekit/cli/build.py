@@ -90,9 +90,11 @@ def command(bundle: Path, output: Path | None, progress: str, dry_run: bool, as_
     from edgekit.cli.table import print_table
 
     request = _request(choices)
+    if output is not None:
+        _refuse_what_a_kit_has_not(choices)
     opened = read_bundle(bundle, verify="full", engines=False)
     if output is not None:
-        _make_kit(opened, request, output, as_json)
+        _make_kit(opened, request, output, as_json, dry_run=dry_run)
         return
     prepared = prepared_build(opened, request, lambda text: click.echo(text, err=True))
     if prepared.note:
@@ -123,12 +125,31 @@ _ORIGINS = {
 }
 
 
-def _make_kit(bundle: Bundle, request: BuildRequest, output: Path, as_json: bool) -> None:
+#: What is of a build here, by its option; with -o the build is the device's.
+_OF_BUILDS_HERE = ("weight_streaming", "refit", "strip", "name", "memory_limit", "rebuild")
+
+
+def _refuse_what_a_kit_has_not(choices: dict[str, Any]) -> None:
+    for name in _OF_BUILDS_HERE:
+        if choices[name]:
+            raise click.UsageError(f"--{name.replace('_', '-')} is of a build here: it does not go with -o.")
+
+
+def _make_kit(bundle: Bundle, request: BuildRequest, output: Path, as_json: bool, *, dry_run: bool) -> None:
     from dataclasses import asdict
 
     from edgekit.kit.document import RUN
-    from edgekit.kit.make import KitRequest, make_kit
+    from edgekit.kit.make import KitRequest, checked_kit, make_kit
 
+    if dry_run:
+        software, limits, plan = checked_kit(bundle, request)
+        if as_json:
+            about = {"software": software.name, "tensorrt": software.tensorrt, **asdict(limits), "plan": plan}
+            click.echo(json.dumps({"kit": str(output), "about": about}, indent=2))
+            return
+        click.echo(f"a kit for {request.device.title}, {software.name} (TensorRT {software.tensorrt}), is not made")
+        click.echo(_plan_of_kit(plan))
+        return
     kit = make_kit(bundle, KitRequest(request), output, lambda text: click.echo(text, err=True))
     about = {key: value for key, value in asdict(kit.manifest).items() if key not in ("files", "profiles")}
     if as_json:
@@ -137,7 +158,8 @@ def _make_kit(bundle: Bundle, request: BuildRequest, output: Path, as_json: bool
     size = sum(entry.bytes for entry in kit.manifest.files)
     click.echo(f"{output}: {len(kit.manifest.files)} files, {size / 1e6:,.0f} MB")
     click.echo(f"for {request.device.title}, {kit.manifest.software} (TensorRT {kit.manifest.tensorrt})")
-    click.echo(_plan_of_kit(kit.manifest.plan or {}))
+    if kit.manifest.plan is not None:
+        click.echo(_plan_of_kit(kit.manifest.plan))
     click.echo(f"next: copy it to the device and run there: ./{output.name}/{RUN}")
 
 

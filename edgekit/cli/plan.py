@@ -76,6 +76,8 @@ def command(
     """
     if (device is None) == (compare is None):
         raise click.UsageError("Give either --device NAME or --compare D1,D2,...")
+    if compare is not None and not any(name.strip() for name in compare.split(",")):
+        raise click.UsageError("--compare needs names of devices, with commas between them.")
     if compare is not None and power_mode is not None:
         raise click.UsageError("--power-mode is of one device: it does not go with --compare.")
     if html_file is not None:

@@ -20,7 +20,7 @@ from edgekit.bundle import Bundle
 from edgekit.bundle.manifest import MANIFEST_NAME
 from edgekit.bundle.write import whole_directory
 from edgekit.device.profile import DeviceProfile, Software
-from edgekit.errors import BuildError
+from edgekit.errors import BuildError, BundleError
 from edgekit.kit.document import BUNDLE, GOLDEN, RUN, SOURCE, Kit, read_kit, write_kit_manifest
 from edgekit.kit.golden import golden_from_session, write_golden
 from edgekit.kit.plan import checked_plan
@@ -64,14 +64,9 @@ def make_kit(
         BundleError: the destination is taken.
         PromptError, SessionError: golden texts cannot be made.
     """
-    device, backend = request.build.device, backend_named("tensorrt")
-    preflight.chosen_backend(device, backend.name)
-    preflight.check_versions(device)
-    preflight.check_dtype(bundle, device)
-    software = software_for(bundle, device)
-    preflight.check_operators(bundle, backend, software.tensorrt)
-    limits = preflight.served_limits(bundle, device, dict(request.build.limits))
-    plan = checked_plan(bundle, device, software, limits)
+    device = request.build.device
+    _check_place(destination)
+    software, limits, plan = checked_kit(bundle, request.build)
     library = _library(bundle, request.build, say)
 
     with whole_directory(destination) as folder:
@@ -87,6 +82,38 @@ def make_kit(
         script.chmod(0o755)
         write_kit_manifest(folder, **_about(bundle, device, software, limits, library), plan=plan)
     return read_kit(destination)
+
+
+def checked_kit(bundle: Bundle, build: BuildRequest) -> tuple[Software, Limits, dict[str, Any]]:
+    """All checks that need no tools: the release that a kit would be for, what it would serve, and the plan of it.
+
+    Raises:
+        BuildError, DoesNotFit, ModelError: see `make_kit`.
+    """
+    device, backend = build.device, backend_named("tensorrt")
+    if build.backend not in (None, backend.name):
+        raise BuildError(
+            "a device kit is built by tensorrt, on the device",
+            f"--backend {build.backend} was asked for",
+            "leave --backend out, or -o, to build here",
+        )
+    preflight.chosen_backend(device, backend.name)
+    preflight.check_versions(device)
+    preflight.check_dtype(bundle, device)
+    software = software_for(bundle, device)
+    preflight.check_operators(bundle, backend, software.tensorrt)
+    limits = preflight.served_limits(bundle, device, dict(build.limits))
+    return software, limits, checked_plan(bundle, device, software, limits)
+
+
+def _check_place(destination: Path) -> None:
+    """Refuse a place that is taken, before anything is compiled."""
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise BundleError(
+            "a kit is made in a new directory, or an empty one",
+            f"{destination} holds something",
+            "choose another place with -o, or empty it yourself",
+        )
 
 
 def software_for(bundle: Bundle, device: DeviceProfile) -> Software:

@@ -18,8 +18,9 @@ BASE_SECONDS = 1.0
 SECONDS_PER_LAYER_AND_PROFILE = 0.15
 SECONDS_PER_WEIGHT_BYTE = 2.2e-9
 #: What an engine is larger than its weights by.
-BASE_ENGINE_BYTES = 10e6
-ENGINE_PER_LAYER_BYTES = 1.1e6
+BASE_ENGINE_BYTES = 3e6
+ENGINE_PER_LAYER_BYTES = 1.33e6
+ENGINE_SPREAD = 0.2
 
 #: Around them: builds are within 12 % of the memory; TensorRT itself was not measured.
 BELOW, ABOVE_RTX, ABOVE_TENSORRT = 0.25, 0.25, 1.0
@@ -78,9 +79,15 @@ def build_cost(
         on_device=not rtx,
         memory=memory,
         seconds=_seconds(layers * profiles, weight_bytes) if rtx else None,
-        engine=weight_bytes.plus(BASE_ENGINE_BYTES + ENGINE_PER_LAYER_BYTES * layers, "weights, and code per layer"),
+        engine=_engine(layers, weight_bytes),
         available=device.usable_memory_bytes,
     )
+
+
+def _engine(layers: int, weight_bytes: Estimate) -> Estimate:
+    whole = weight_bytes.plus(BASE_ENGINE_BYTES + ENGINE_PER_LAYER_BYTES * layers)
+    low, high = whole.low * (1 - ENGINE_SPREAD), whole.high * (1 + ENGINE_SPREAD)
+    return Estimate(whole.value, low, high, "weights, and kernels for each layer")
 
 
 def _seconds(layers_and_profiles: int, weight_bytes: Estimate) -> Estimate:

@@ -93,6 +93,19 @@ def test_a_page_takes_the_place_of_nothing_else(tmp_path: Path, place: str) -> N
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("names", ["", ",", " , "])
+def test_a_comparison_of_nothing(names: str) -> None:
+    result = run(SMOLLM2, "--compare", names)
+    assert result.exit_code == 2
+    assert "--compare needs names of devices" in result.stderr
+
+
+def test_a_prompt_that_the_context_cannot_hold() -> None:
+    result = run(SMOLLM2, "--device", NANO, "--context", "1000", "--prompt", "1001")
+    assert isinstance(result.exception, DeviceError)
+    assert "--prompt is 1,001, the context 1,000" in result.exception.fact
+
+
 def test_converted_attention() -> None:
     facts = json.loads(
         run(

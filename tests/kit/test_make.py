@@ -153,11 +153,22 @@ def test_what_every_build_checks_a_kit_checks_too(bundles: dict[str, Bundle], tm
     assert not list(tmp_path.iterdir())
 
 
+def test_another_backend_is_refused(bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    asked = request("dgx-spark")
+    asked = replace(asked, build=replace(asked.build, backend="tensorrt-rtx"))
+    with pytest.raises(BuildError, match="--backend tensorrt-rtx was asked for"):
+        make_kit(bundles["llama-tensorrt"], asked, tmp_path / "kit")
+
+
 def test_a_place_that_is_taken_is_refused(bundles: dict[str, Bundle], tmp_path: Path) -> None:
     (tmp_path / "kit").mkdir()
     (tmp_path / "kit" / "thesis.txt").write_text("mine")
-    with pytest.raises(BundleError):
-        make_kit(bundles["llama-jetpack6"], request(), tmp_path / "kit")
+    said: list[str] = []
+    for place in (tmp_path / "kit", tmp_path / "kit" / "thesis.txt", bundles["llama-jetpack6"].path):
+        with pytest.raises(BundleError, match="holds something") as caught:
+            make_kit(bundles["llama-jetpack6"], request(), place, said.append)
+        assert caught.value.next_step == "choose another place with -o, or empty it yourself"
+    assert said == [], "nothing was begun"
     assert [path.name for path in tmp_path.iterdir()] == ["kit"]
     assert (tmp_path / "kit" / "thesis.txt").read_text() == "mine"
 

@@ -8,7 +8,8 @@ from edgekit.plan.build_cost import build_cost
 from edgekit.plan.estimate import Estimate
 from tests.plan.conftest import BOARD, CARD
 
-#: Layers, bytes of weights, bytes of the engine (None: not kept), seconds and peak bytes of builds on an idle machine.
+#: Layers, bytes of weights, bytes of the engine, seconds and peak bytes of builds on an idle machine; None: not kept,
+#: or not on an idle machine.
 MEASURED = {
     "smollm2 fp16 86": (30, 269.3e6, 294.2e6, 11.6, 1531e6),
     "smollm2 fp16 89": (30, 269.3e6, 293.8e6, 11.3, 1530e6),
@@ -20,6 +21,7 @@ MEASURED = {
     "smollm2 int4 89": (30, 94.9e6, 137.6e6, 9.5, 995e6),
     "smollm2 int4 120": (30, 94.9e6, 137.6e6, 10.4, 1016e6),
     "t6-small fp16 89": (5, 6.31e6, 18.7e6, 2.5, 302e6),
+    "tiny llama fp16 89": (2, 0.19e6, 4.9e6, None, 262e6),
     "wide-random fp16 89": (2, 428.4e6, None, 2.4, 1554e6),
     # None of its figures went into the formulas.
     "deep-random fp16 89": (12, 617.2e6, None, 5.9, 2294e6),
@@ -31,12 +33,13 @@ def test_measured_builds(name: str) -> None:
     layers, weights, engine, seconds, peak = MEASURED[name]
     cost = build_cost(CARD, "tensorrt-rtx", layers, Estimate.exact(weights, ""))
     assert cost.seconds is not None
-    assert cost.seconds.value == pytest.approx(seconds, rel=0.15)
+    if seconds is not None:
+        assert cost.seconds.value == pytest.approx(seconds, rel=0.15)
+        assert cost.seconds.low < seconds < cost.seconds.high
     assert cost.memory.value == pytest.approx(peak, rel=0.12)
-    assert cost.seconds.low < seconds < cost.seconds.high
     assert cost.memory.low < peak < cost.memory.high
     if engine is not None:
-        assert engine * 0.95 < cost.engine.value < engine * 1.25
+        assert cost.engine.low < engine < cost.engine.high
 
 
 def test_a_profile_less_takes_less_time_and_the_same_memory() -> None:

@@ -188,6 +188,17 @@ def test_facts_are_json(llama_2_7b: ModelSizes) -> None:
     assert facts["suggestions"]
 
 
+@pytest.mark.parametrize("name", ["l4", "a100-80gb", "dgx-spark"])
+def test_versions_of_another_backend_do_not_count(smollm2: ModelSizes, name: str) -> None:
+    """Their profiles end with TensorRT-RTX 1.7, which is no TensorRT older than 10.15."""
+    device = device_profile(name)
+    assert device.software[-1].backend == "tensorrt-rtx"
+    plan = make_plan("model", smollm2, device, PlanOptions("fp16", 1024))
+    newest = [each.tensorrt for each in device.software if each.backend == "tensorrt"][-1]
+    assert plan.machine.caches_in_place == (tuple(map(int, newest.split(".")[:2])) >= (10, 15))
+    assert not any("1.7" in note for note in notes(plan))
+
+
 @pytest.mark.parametrize("name", device_names())
 def test_every_device_can_be_planned_for(smollm2: ModelSizes, name: str) -> None:
     device = device_profile(name)
