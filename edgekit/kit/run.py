@@ -25,7 +25,7 @@ from edgekit.build.bundle_engine import BuildRequest, engine_from_bundle, prepar
 from edgekit.bundle import Bundle, read_bundle
 from edgekit.device.profile import device_profile
 from edgekit.errors import BuildError, EdgekitError, ParityFailed, SessionError
-from edgekit.files import atomic_write
+from edgekit.files import atomic_write, copy_tree
 from edgekit.kit.document import BUNDLE, GOLDEN, RESULTS, Kit
 from edgekit.kit.golden import read_golden
 from edgekit.kit.parity import golden_parity
@@ -149,7 +149,7 @@ class _Runner:
         """The engine, in a bundle of the results: the kit stays as it was made."""
         wanted, place = self._kit.manifest, self._kit.path / RESULTS / BUNDLE
         if not place.exists():
-            shutil.copytree(self._kit.path / BUNDLE, place, copy_function=_linked)
+            copy_tree(self._kit.path / BUNDLE, place, copy=_linked)
         limits = ("max_batch_size", "max_input_len", "max_kv_cache_capacity", "max_draft_len")
         library = self._kit.path / wanted.plugin_library if wanted.plugin_library else None
         request = BuildRequest(
@@ -211,7 +211,7 @@ def measured(session: DecoderSession, vocab: int, options: RunOptions, progress:
     }
 
 
-def _linked(source: str, target: str) -> None:
+def _linked(source: Path, target: Path) -> None:
     """A second name of the same file where the file system has them, else a copy."""
     try:
         os.link(source, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from edgekit import files
 from edgekit.bundle import Bundle, read_bundle
 from edgekit.cli.plan import command as plan_verb
 from edgekit.device.profile import Software, device_profile
@@ -234,6 +236,16 @@ def test_the_library_is_compiled_for_the_processor_of_the_profile(
     assert made.manifest.cpu_architecture == processor
     # Where a card is put is not in its profile, and what was chosen for it is said.
     assert any("--plugin-library" in line for line in said) == (device == "h100-sxm")
+
+
+def test_a_disk_that_runs_full(bundles: dict[str, Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(files.copy_tree, "__kwdefaults__", {**files.copy_tree.__kwdefaults__, "copy": full})
+    with pytest.raises(DoesNotFit, match="ran full"):
+        make_kit(bundles["llama-jetpack6"], request(), tmp_path / "place" / "kit")
+    assert not list((tmp_path / "place").iterdir())
 
 
 def test_run_sh_is_a_script_that_the_shell_accepts(kit: Kit) -> None:

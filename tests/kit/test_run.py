@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -105,6 +106,29 @@ def test_another_gpu_and_another_tensorrt_are_refused(kit: Kit, monkeypatch: pyt
     error = fails(kit)
     assert "made for TensorRT 10.3 (JetPack 6.2)" in error.rule
     assert "10.16.1" in error.fact
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
+def test_repetitions_that_are_none(kit: Kit, value: str) -> None:
+    done = run_sh(kit, f"--repetitions={value}")
+    assert done.returncode == 2
+    assert "is not a whole number of at least 1" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "words", "code"), [(errno.EROFS, "permissions", 1), (errno.ENOSPC, "disk", 4)])
+def test_a_kit_that_cannot_be_written_to(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, words: str, code: int
+) -> None:
+    from edgekit.kit.__main__ import main
+
+    def refuse(kit: Kit, *rest: object) -> None:
+        raise OSError(number, os.strerror(number), str(kit.path / "results"))
+
+    monkeypatch.setattr(runner, "run_kit", refuse)
+    assert main([str(kit.path)]) == code
+    said = capsys.readouterr().err
+    assert words in said
+    assert str(kit.path / "results") in said
 
 
 def test_a_library_for_another_processor_is_refused(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,8 +76,9 @@ def test_activations_grow_with_every_size(smollm2: ModelSizes, dtype: str, in_pl
     assert bytes_of(1, 128, 8192) > base
 
 
-#: What TensorRT-RTX 1.7 reported for float32 engines of two decoders with caches in place, as `scripts/check-plan --grid`
-#: builds them: model, tokens that the graph's buffers hold, sequences, most new tokens, most tokens in all, bytes.
+#: What TensorRT-RTX 1.7 reported for float32 engines of two decoders with caches in place, built as with --grid of
+#: scripts/check-plan:
+#: model, tokens that the graph's buffers hold, sequences, most new tokens, most tokens in all, bytes.
 FULL_PRECISION = [
     ("llama 576", 8192, 1, 64, 512, 14_732_800),
     ("llama 576", 8192, 1, 256, 512, 24_342_016),
