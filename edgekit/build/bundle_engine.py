@@ -13,7 +13,6 @@ from edgekit import contract
 from edgekit.build import preflight
 from edgekit.build.backends import Backend
 from edgekit.build.engine_cache import ENGINE_FILE, EngineCache, cache_key, graph_digest, link_or_copy
-from edgekit.build.estimate import BuildEstimate, estimate_build
 from edgekit.build.job import Job, build_from_dict, build_to_dict
 from edgekit.build.plugin_library import LIBRARY, plugin_library
 from edgekit.build.process import Tick, build_in_process
@@ -26,6 +25,8 @@ from edgekit.device.host import disk_free_bytes
 from edgekit.device.profile import DeviceProfile
 from edgekit.errors import BuildError, DoesNotFit
 from edgekit.files import sha256_of
+from edgekit.plan.build_cost import BuildCost, build_cost
+from edgekit.plan.estimate import Estimate
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]*")
 
@@ -62,6 +63,8 @@ class PreparedBuild:
     """A build that has passed every check and has not begun.
 
     Attributes:
+        planned: what the build will take by the formulas of `edgekit plan`, with the weights that the bundle has.
+        seconds_before: how long the last build of the same graph took here; None when there was none.
         same: the bundle's own engine with this cache key; None when there is none, or it is damaged.
         note: what could not be checked, "" when all was.
     """
@@ -77,7 +80,8 @@ class PreparedBuild:
     library_sha256: str
     graph_sha256: str
     key: str
-    estimate: BuildEstimate
+    planned: BuildCost
+    seconds_before: float | None
     same: EngineEntry | None
     note: str
 
@@ -111,8 +115,9 @@ def prepared_build(
     preflight.check_form(bundle, backend, trt, device)
     backend.check_options(trt, request.options)
     limits = preflight.served_limits(bundle, device, dict(request.limits))
-    note = preflight.check_operators(bundle, backend, version)
-    _check_disk(bundle)
+    notes = (preflight.check_operators(bundle, backend, version), preflight.check_processor(bundle, device))
+    planned = planned_build(bundle, device, backend.name)
+    _check_disk(bundle, planned)
     cache = EngineCache()
     if request.cache:
         cache.check()
@@ -129,7 +134,6 @@ def prepared_build(
         options=request.options,
         plugin_sha256=library_sha256,
     )
-    known = cache.seconds_before(graph, len(profiles)) if request.cache else None
     return PreparedBuild(
         bundle=bundle,
         request=request,
@@ -142,9 +146,10 @@ def prepared_build(
         library_sha256=library_sha256,
         graph_sha256=graph,
         key=key,
-        estimate=estimate_build(bundle, len(profiles), known),
+        planned=planned,
+        seconds_before=cache.seconds_before(graph, len(profiles)) if request.cache else None,
         same=next((entry for entry in manifest.engines if entry.cache_key == key and _is_whole(bundle, entry)), None),
-        note=note,
+        note="; ".join(note for note in notes if note),
     )
 
 
@@ -312,9 +317,16 @@ def _in_place(bundle: Bundle) -> bool:
     return bundle.manifest.cache.kind == contract.CACHE_SHARED
 
 
-def _check_disk(bundle: Bundle) -> None:
-    """Refuse to begin where the engine, about as large as the graph's weights, will not fit."""
-    needed = int(1.3 * sum(e.bytes for e in bundle.manifest.files if e.name in bundle.manifest.graph.data)) + (8 << 20)
+def planned_build(bundle: Bundle, device: DeviceProfile, backend: str) -> BuildCost:
+    """What building the bundle's engine takes, as `edgekit plan` reckons it."""
+    manifest = bundle.manifest
+    weights = sum(entry.bytes for entry in manifest.files if entry.name in manifest.graph.data)
+    return build_cost(device, backend, manifest.model.layers, Estimate.exact(weights, "the bundle's own weights"))
+
+
+def _check_disk(bundle: Bundle, planned: BuildCost) -> None:
+    """Refuse to begin where the engine will not fit."""
+    needed = planned.engine.high
     free = disk_free_bytes(bundle.path.absolute())
     if free < needed:
         raise DoesNotFit(

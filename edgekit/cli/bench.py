@@ -53,7 +53,7 @@ class Counts(click.ParamType):  # type: ignore[type-arg]
 @click.option("--unchecked", is_flag=True, help="Measure a bundle that has not passed edgekit parity.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, every sample included.")
 def command(bundle: Path, unchecked: bool, as_json: bool, **choices: Any) -> None:
-    """Measure how fast a bundle runs here: first token, prompt, decoding, memory, loading.
+    """Measure how fast a bundle runs here: first token, prompt, decoding, memory, loading, tokens per joule.
 
     Everything runs in a process of its own. The answers are checked first. Only a bundle that has passed edgekit
     parity is measured. The result is kept in the bundle as bench.json.
@@ -104,7 +104,9 @@ def _row(values: dict[str, Any], factor: float, unit: str) -> tuple[str, ...]:
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """Memory, bound and noise, as far as they can be told here."""
+    """Memory, bound, energy and noise, as far as they can be told here."""
+    from edgekit.benchmark.energy import energy_lines
+
     lines = []
     memory = report["memory"]
     if memory["measured"] is not None:
@@ -123,6 +125,7 @@ def _remarks(report: dict[str, Any]) -> list[str]:
             )
     if bandwidth is not None:
         lines.append(f"bandwidth: {report['read_bandwidth_method']}")
+    lines += energy_lines(report)
     noise = report["others_cpu_share"]
     if noise is not None:
         lines.append(

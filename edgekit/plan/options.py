@@ -75,6 +75,12 @@ def options_for(
             f"choose --max-input-len {context} or less",
         )
     max_input = max_input or min(DEFAULT_MAX_INPUT, context)
+    if prompt is not None and prompt > context:
+        raise DeviceError(
+            "a prompt must fit into the context",
+            f"--prompt is {prompt:,}, the context {context:,}",
+            f"choose --prompt {context} or less, or a longer --context",
+        )
     if (attention == TPA) != (cache_ratio is not None):
         raise DeviceError(
             "--cache-ratio goes with --attention tpa, and the other way round",

@@ -92,7 +92,7 @@ def make_plan(
         machine=on,
         options=options,
         memory=run_memory(running, on, options),
-        build=build_cost(running, on, weights),
+        build=build_cost(device, device.backend, running.layers, weights),
         speed=_speed(running, on, options, cost),
         break_even=break_even(cost, options.context, options.batch),
         cache_pays=cache_pays(cost, options.batch),
