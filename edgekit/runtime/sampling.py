@@ -80,7 +80,7 @@ def sample(
     """
     if options.greedy:
         return _argmax(_penalised(logits, options.repetition_penalty, history))
-    ids, probabilities = _candidates(logits, options, history)
+    ids, probabilities = candidates(logits, options, history)
     return draw(ids, probabilities, generator)
 
 
@@ -92,10 +92,7 @@ def distribution(
     Tokens that together hold less than 2^-53, which is the step of a random number, may have probability 0.
     """
     result = np.zeros(logits.shape[-1])
-    if options.greedy:
-        result[_argmax(_penalised(logits, options.repetition_penalty, history))] = 1.0
-        return result
-    ids, probabilities = _candidates(logits, options, history)
+    ids, probabilities = candidates(logits, options, history)
     result[ids] = probabilities
     return result
 
@@ -107,16 +104,19 @@ def draw(ids: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], gen
     return int(ids[min(int(np.searchsorted(cumulative, point, side="right")), len(ids) - 1)])
 
 
-def _candidates(
+def candidates(
     logits: npt.NDArray[np.float32], options: SamplingOptions, history: Sequence[int]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Tokens that survive every filter, ascending, and their probabilities (sum 1).
+    """What `sample` draws from: the tokens that survive every filter, int64 [k] ascending, and float64 [k], sum 1.
 
-    A vocabulary has 50 000 to 260 000 tokens of which a few matter, so each filter first narrows the field by
-    comparisons, and exponentials in double precision are taken of the rest.
+    One token when greedy. A vocabulary has 50 000 to 260 000 tokens of which a few matter, so each filter first narrows
+    the field by comparisons, and exponentials in double precision are taken of the rest. See `sample` for the rest.
     """
     logits = _penalised(logits, options.repetition_penalty, history)
-    highest = logits[_argmax(logits)]
+    best = _argmax(logits)
+    if options.greedy:
+        return np.array([best]), np.ones(1)
+    highest = logits[best]
     if 0 < options.top_k < len(logits):
         ids = _largest(logits, options.top_k)
         ids = ids[logits[ids] >= np.partition(logits[ids], -options.top_k)[-options.top_k]]

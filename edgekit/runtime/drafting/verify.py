@@ -1,0 +1,125 @@
+"""Verifying drafted tokens so that what comes out is distributed as if the model alone had chosen (arXiv 2211.17192).
+
+A token x that was drawn from q is accepted with probability min(1, p(x) / q(x)); otherwise one is drawn from
+max(0, p - q) / Z. Both together give p, whatever q is: p and q are what is left after every filter.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.runtime.drafting import chance
+from edgekit.runtime.drafting.distributions import probability_of, target
+from edgekit.runtime.drafting.interface import Distribution, Proposal
+from edgekit.runtime.sampling import SamplingOptions, sample
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a proposal.
+
+    Attributes:
+        accepted: how many of its tokens are kept, from the first.
+        token: what the model chose after them.
+    """
+
+    accepted: int
+    token: int
+
+
+def acceptance(p: Distribution, q: Distribution | None, token: int) -> float:
+    """Probability with which a token drawn from q is kept: min(1, p / q). None is all mass on the token.
+
+    Raises:
+        ValueError: q gives the token no probability, so it was not drawn from q.
+    """
+    wanted = probability_of(p, token)
+    if q is None:
+        return wanted
+    given = probability_of(q, token)
+    if given <= 0.0:
+        raise ValueError(f"token {token} was drafted, and its distribution gives it no probability")
+    return min(1.0, wanted / given)
+
+
+def residual(p: Distribution, q: Distribution | None, token: int) -> Distribution:
+    """What to draw from once `token` was refused: max(0, p - q) / Z. None is all mass on the token.
+
+    Where nothing is left, p and q are equal up to rounding and refusal was rounding too: then it is p.
+    """
+    if q is None:
+        weights = np.where(p.ids == token, 0.0, p.probabilities)
+    else:
+        dense = np.zeros(max(p.ids[-1], q.ids[-1]) + 1)
+        dense[q.ids] = q.probabilities
+        weights = np.maximum(p.probabilities - dense[p.ids], 0.0)
+    total = weights.sum()
+    if not total > 0.0:
+        return p
+    kept = weights > 0
+    return Distribution(p.ids[kept], weights[kept] / total)
+
+
+def verify(
+    logits: npt.NDArray[np.float32],
+    proposal: Proposal,
+    options: SamplingOptions,
+    history: Sequence[int],
+    generator: np.random.Generator,
+) -> Verdict:
+    """Judge a proposal by the model's logits; without tokens it is `sampling.sample`.
+
+    Args:
+        logits: float32 [S, V], S = len(proposal.tokens) + 1: after the last token of the context and after each
+            drafted one.
+        history: every token of the context, prompt included; only the repetition penalty reads it.
+        generator: advanced by a number for each token looked at; left alone when greedy.
+
+    Raises:
+        SessionError: logits hold no finite maximum.
+        ValueError: the shapes do not fit, or a token was not drawn from its distribution.
+    """
+    if len(logits) != len(proposal.tokens) + 1 or len(proposal.distributions) != len(proposal.tokens):
+        raise ValueError(
+            f"{len(proposal.tokens)} tokens with {len(proposal.distributions)} distributions need "
+            f"{len(proposal.tokens) + 1} rows of logits, not {len(logits)}"
+        )
+    # The penalty sees a drafted token once it is accepted.
+    grown = array("q", history if options.repetition_penalty != 1.0 else ())
+    for place, (token, q) in enumerate(zip(proposal.tokens, proposal.distributions, strict=True)):
+        if options.greedy:
+            chosen = sample(logits[place], options, grown, generator)
+            if chosen != token:
+                return Verdict(place, chosen)
+        else:
+            p = target(logits[place], options, grown)
+            if not chance.happens(acceptance(p, q, token), generator):
+                return Verdict(place, chance.choose(residual(p, q, token), generator))
+        grown.append(token)
+    if options.greedy:
+        return Verdict(len(proposal.tokens), sample(logits[-1], options, grown, generator))
+    return Verdict(len(proposal.tokens), chance.choose(target(logits[-1], options, grown), generator))
+
+
+def verify_rows(
+    logits: npt.NDArray[np.float32],
+    proposals: Sequence[Proposal],
+    options: SamplingOptions,
+    histories: Sequence[Sequence[int]],
+    generators: Sequence[np.random.Generator],
+) -> list[Verdict]:
+    """Judge a proposal for each row of a batch.
+
+    Args:
+        logits: float32 [B, S, V]; of a row with fewer than S - 1 tokens the first logits count, the rest are padding.
+
+    Raises:
+        SessionError, ValueError: see `verify`.
+    """
+    rows = zip(logits, proposals, histories, generators, strict=True)
+    return [verify(row[: len(p.tokens) + 1], p, options, history, each) for row, p, history, each in rows]
