@@ -127,6 +127,19 @@ class Controller:
         """A draft was made and not verified, and by what came instead so many of its tokens were right."""
         self.acceptance.add(source, drafted, accepted)
 
+    def why_off(self) -> str | None:
+        """Why nothing is drafted now, for people; None while a source is on, or none was offered yet."""
+        if not self._tries or any(tries.on for tries in self._tries.values()):
+            return None
+        source, tries = max(self._tries.items(), key=lambda entry: entry[1].promised)
+        if not tries.promised:
+            return "its refusal would cost more than it may lose"
+        first = self.acceptance.chances(source, 1)[0]
+        return (
+            f"the best draft ({source.name}) promises {tries.promised:.2f} times the speed of plain decoding, "
+            f"with {first:.0%} of its first tokens accepted"
+        )
+
     def _must_measure(self) -> bool:
         """Whether the next step has to be plain, so that what plain steps take is known."""
         samples = self.times.count(1)
