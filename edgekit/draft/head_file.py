@@ -53,7 +53,7 @@ def read_heads(path: Path) -> DraftFile:
 
     rule = "draft heads are a file that edgekit draft train wrote"
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             document = json.loads((file.metadata() or {}).get(_RECORD, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:

@@ -49,10 +49,11 @@ class DraftHeads(nn.Module):
 
     def trunk_output(self, features: Tensor, token: Tensor) -> Tensor:
         """u [N, d] from features [N, F] and rows of the token table [N, token_rank]."""
-        parts = features.split(self.config.hidden_size, -1)
+        parts = torch.split(features, self.config.hidden_size, -1)
         read = [norm(part) for norm, part in zip(self.feature_norms, parts, strict=True)]
         u = self.project(torch.cat([*read, token], -1))
-        return u + self.trunk(self.trunk_norm(u))
+        output: Tensor = u + self.trunk(self.trunk_norm(u))
+        return output
 
     def log_weights(self, u: Tensor) -> Tensor:
         """log w [N, r]."""
@@ -61,12 +62,13 @@ class DraftHeads(nn.Module):
     def positions(self, u: Tensor) -> Tensor:
         """v [N, n, r, d] before the unembedding."""
         c = self.config
-        inner = functional.silu(functional.linear(u, self.down.flatten(0, 1))).unflatten(-1, (c.tokens, -1))
+        inner = functional.silu(functional.linear(u, self.down.flatten(0, 1)))
+        inner = inner.view(-1, c.tokens, c.residual_rank)
         v = u[:, None] + torch.einsum("nsk,sdk->nsd", inner, self.up)
         v = v[:, :, None].expand(-1, -1, c.rank, -1)
         if c.component_rank:
             own = functional.silu(functional.linear(u, self.component_down.flatten(0, 2)))
-            own = own.unflatten(-1, (c.tokens, c.rank, -1))
+            own = own.view(-1, c.tokens, c.rank, c.component_rank)
             v = v + torch.einsum("nsak,sadk->nsad", own, self.component_up)
         normed: Tensor = self.norm(v)
         return normed

@@ -1,0 +1,71 @@
+"""What a training of draft heads will take, before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from edgekit.checkpoint import Checkpoint
+from edgekit.draft.features import feature_bytes
+from edgekit.draft.text import TextOptions
+from edgekit.draft.train import HeadOptions
+from edgekit.draft.trainer import TrainOptions
+
+#: Multiply-adds a second of one thread, measured on a Zen 5 core: of text that is generated (48 rows, int8), and of
+#: training in bfloat16 with what is not a product. Machines without bfloat16 products take up to four times as long.
+_TALK, _TRAIN = 6e10, 8e10
+#: A step multiplies forwards, back to its inputs, and to its weights.
+_TRAINING_PASSES = 3
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of each stage on `threads` threads, and bytes on disk while it lasts."""
+
+    threads: int
+    talk_s: float
+    features_s: float
+    train_s: float
+    disk_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages."""
+        return self.talk_s + self.features_s + self.train_s
+
+    def line(self) -> str:
+        """For people."""
+        return (
+            f"estimate: about {max(1, round(self.seconds / 60))} minutes on {self.threads} threads (text "
+            f"{self.talk_s / 60:.0f}, hidden states {self.features_s / 60:.0f}, training {self.train_s / 60:.0f}; up "
+            f"to four times as long without bfloat16 products), {self.disk_bytes / 1e9:.1f} GB on disk until it is done"
+        )
+
+
+def estimate(
+    checkpoint: Checkpoint, heads: HeadOptions, text: TextOptions, options: TrainOptions, *, single_epochs: float
+) -> Estimate:
+    """From counts of multiply-adds: of the model per token, and of the heads' unembedding per position."""
+    config, threads = checkpoint.config, torch.get_num_threads()
+    width = int(config["hidden_size"])
+    model = sum(_size(checkpoint.spec(name).shape) for name in checkpoint.names())
+    positions = text.positions if text.text is None else min(text.positions, len(text.text) // 4)
+    unembedding = width * heads.vocabulary * heads.tokens * _TRAINING_PASSES
+    trunk = 12 * width * width * _TRAINING_PASSES
+    mixture = options.epochs * (heads.rank * unembedding + trunk) if heads.rank > 1 else 0.0
+    layers = len(heads.feature_layers or (1, 2, 3))
+    return Estimate(
+        threads,
+        0.0 if text.text is not None else positions * model / (_TALK * threads),
+        positions * model / (_TRAIN * threads),
+        positions * (single_epochs * (unembedding + trunk) + mixture) / (_TRAIN * threads),
+        feature_bytes(positions, layers * width),
+    )
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    result = 1
+    for length in shape:
+        result *= length
+    return result

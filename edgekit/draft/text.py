@@ -1,0 +1,151 @@
+"""The text that heads are trained on: conversations of the model with itself, or a text that is given."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.bundle import Bundle, read_bundle
+from edgekit.chat.template import template_from_bundle
+from edgekit.chat.tokenizer import special_tokens, tokenizer_config, tokenizer_from_bundle
+from edgekit.checkpoint import Checkpoint
+from edgekit.compress.calibration import whole_text
+from edgekit.draft.conversations import conversations, frame_of
+from edgekit.errors import ExportError
+from edgekit.files import atomic_write
+from edgekit.progress import Progress, SilentProgress
+from edgekit.runtime.session import session_from_bundle
+
+#: Conversations side by side: more are hardly faster.
+_ROWS = 48
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """What to train on.
+
+    Attributes:
+        text: a text; None for conversations of the model with itself.
+        positions: tokens of conversations; of a text, at most so many are used.
+        length: tokens of a row.
+        bundle: of the same model, to talk with; None exports one (int8) for the purpose.
+        threads: of that.
+        seed: of what is drawn.
+    """
+
+    text: str | None = None
+    positions: int = 400_000
+    length: int = 512
+    bundle: Path | None = None
+    threads: int | None = None
+    seed: int = 0
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the tokens, for the record."""
+        digest = None if self.text is None else hashlib.sha256(self.text.encode()).hexdigest()
+        return {
+            "given": digest,
+            "positions": self.positions,
+            "length": self.length,
+            "seed": self.seed,
+            "bundle": None if self.bundle is None else self.bundle.name,
+        }
+
+
+@dataclass(frozen=True)
+class Text:
+    """Tokens int64 [R, L]; the first `skip` of each row say nothing; `ends`: tokens that end a text."""
+
+    tokens: npt.NDArray[np.int64]
+    skip: int
+    ends: Collection[int]
+
+
+def text_tokens(
+    checkpoint: Checkpoint, options: TextOptions, folder: Path, progress: Progress, stop: Callable[[], bool]
+) -> Text | None:
+    """The text, from where an earlier run left it; None when stopped.
+
+    Raises:
+        ExportError: the text is too short, or the bundle is of another model.
+        PromptError: the model has no template that can be used.
+    """
+    if options.text is not None:
+        rows = whole_text(checkpoint.tokenizer_files()["tokenizer.json"], options.text, options.length).numpy()
+        rows = rows[: max(1, options.positions // options.length)]
+        if len(rows) < 2:
+            raise ExportError(
+                f"a text to train on must hold at least 2 rows of {options.length} tokens", f"it holds {len(rows)}",
+                "give a longer text, or a smaller --length",
+            )  # fmt: skip
+        return Text(rows, 0, ())
+    return _conversations(_talker(checkpoint, options, folder, progress), options, folder, progress, stop)
+
+
+def _talker(checkpoint: Checkpoint, options: TextOptions, folder: Path, progress: Progress) -> Bundle:
+    if options.bundle is not None:
+        bundle = read_bundle(options.bundle)
+        model, config = bundle.manifest.model, checkpoint.config
+        if (model.vocab_size, model.layers) != (config["vocab_size"], config["num_hidden_layers"]):
+            raise ExportError(
+                "the bundle to talk with must be of the checkpoint's model",
+                f"{options.bundle} is of {model.name}: {model.layers} layers, {model.vocab_size:,} tokens",
+                "give another --bundle, or none",
+            )
+        return bundle
+    from edgekit.export.bundle_from_checkpoint import ExportOptions, bundle_from_checkpoint
+
+    place = folder / "talker"
+    if not place.exists():
+        progress.note("exporting the model as int8, to talk with itself")
+        bundle_from_checkpoint(checkpoint, place, ExportOptions("int8"), progress=SilentProgress())
+    return read_bundle(place)
+
+
+def _conversations(
+    bundle: Bundle, options: TextOptions, folder: Path, progress: Progress, stop: Callable[[], bool]
+) -> Text | None:
+    tokenizer, template = tokenizer_from_bundle(bundle), template_from_bundle(bundle)
+    names = special_tokens(tokenizer_config(bundle))
+    frame = frame_of(
+        lambda messages, begin: template.render(messages, special_tokens=names, add_generation_prompt=begin),
+        tokenizer.encode,
+    )
+    count = max(1, -(-options.positions // (_ROWS * options.length)))
+    progress.stage("conversations", count * _ROWS * options.length, "tokens")
+    session, found = None, []
+    for index in range(count):
+        path = folder / f"conversations.{index}.npy"
+        if not path.is_file():
+            if stop():
+                return None
+            if session is None:
+                session = session_from_bundle(bundle, threads=options.threads, capacity=options.length)
+            rows = conversations(
+                session,
+                frame,
+                bundle.manifest.tokens.eos,
+                rows=_ROWS,
+                length=options.length,
+                generator=np.random.default_rng((options.seed, index)),
+            )
+            _save(path, rows)
+        found.append(np.load(path, allow_pickle=False))
+        progress.advance(_ROWS * options.length)
+    if session is not None:
+        session.close()
+    return Text(np.concatenate(found).astype(np.int64), len(frame.opening), bundle.manifest.tokens.eos)
+
+
+def _save(path: Path, rows: npt.NDArray[np.int64]) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, rows.astype(np.int32))
+    atomic_write(path, buffer.getvalue())

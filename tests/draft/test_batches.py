@@ -1,0 +1,84 @@
+"""Windows to train on and the measure of heads, against plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.draft.batches import WINDOW, places, window_at
+from edgekit.draft.measure import quality
+from edgekit.draft.vocabulary import frequent_tokens
+from tests.draft.small import WIDTH, cache, frozen, heads
+
+
+def test_a_window_holds_what_follows_each_position() -> None:
+    model, tokens, start = frozen(), 3, 11
+    found = cache(model)
+    window = window_at(found, model, 2, start, tokens, 0.5)
+    vocabulary = model.vocabulary.tolist()
+    for place in range(WINDOW):
+        at = start + place
+        assert window.known[place] == found.tokens[2, at + 1]
+        weight = 1.0
+        for s in range(tokens):
+            token = int(found.tokens[2, at + 2 + s])
+            known = token in vocabulary
+            assert window.targets.tokens[place, s] == (vocabulary.index(token) if known else -1)
+            assert window.text[place, s] == token
+            assert window.greedy[place, s] == found.greedy[2, at + 1 + s]
+            assert window.targets.weight[place, s].item() == pytest.approx(weight)
+            weight *= 0.5 if known else 0.0
+            final = model.norm(torch.from_numpy(found.features[2, at + 1 + s, WIDTH:]).float())
+            p = (model.embedding @ final).softmax(-1)[model.vocabulary]
+            torch.testing.assert_close(window.targets.model[place, s], p, rtol=1e-4, atol=1e-6)
+
+
+def test_windows_cover_rows_without_overlap_and_end_before_the_row_does() -> None:
+    found = places(np.array([3, 5]), 300, 4, 20)
+    assert found.tolist() == [[row, start] for row in (3, 5) for start in (20, 84, 148, 212)]
+    assert found[:, 1].max() + WINDOW + 4 + 1 <= 299
+
+
+def test_quality_is_what_a_loop_finds() -> None:
+    model, drafting = frozen(), heads(rank=3)
+    windows = [window_at(cache(model), model, row, 8, 3, 1.0) for row in (0, 4)]
+    found = quality(drafting, model, windows)
+    tried, accepted = np.zeros(3), np.zeros(3)
+    common, weight = np.zeros(3), np.zeros(3)
+    with torch.no_grad():
+        for window in windows:
+            for i in range(WINDOW):
+                token = drafting.token(model.embedding[window.known[i : i + 1]])
+                u = drafting.trunk_output(window.features[i : i + 1], token)
+                pi = drafting.log_weights(u)[0].exp()
+                p = (drafting.positions(u)[0] @ model.unembedding.T).softmax(-1)
+                alive = True
+                for s in range(3):
+                    q = (pi[:, None] * p[s]).sum(0)
+                    if window.targets.weight[i, s] > 0:
+                        weight[s] += 1
+                        common[s] += torch.minimum(q, window.targets.model[i, s]).sum().item()
+                    if alive:
+                        tried[s] += 1
+                        draft = int(model.vocabulary[q.argmax()])
+                        accepted[s] += draft == window.greedy[i, s]
+                        alive = draft == window.greedy[i, s] == window.text[i, s]
+                    place = int(window.targets.tokens[i, s])
+                    if place >= 0:
+                        pi = pi * p[s, :, place]
+                        pi = pi / pi.sum()
+    assert found.greedy == pytest.approx((accepted / np.maximum(tried, 1)).tolist())
+    assert found.sampled == pytest.approx((common / weight).tolist(), rel=1e-4)
+    assert sum(found.used) == pytest.approx(1.0, abs=1e-5)
+    assert accepted[0] > 0  # else the comparison says nothing
+    a, b, c = found.greedy
+    assert found.tokens_per_step == pytest.approx(1 + a + a * b + a * b * c)
+
+
+def test_the_vocabulary_is_the_most_frequent_tokens_and_what_must_be_in_it() -> None:
+    counts = np.array([5, 0, 9, 1, 7, 0])
+    vocabulary, share = frequent_tokens(counts, 3, always=(1,))
+    assert vocabulary.tolist() == [1, 2, 4]
+    assert share == pytest.approx(16 / 22)
+    assert frequent_tokens(counts, 99)[0].tolist() == [0, 1, 2, 3, 4, 5]

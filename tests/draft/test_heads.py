@@ -1,0 +1,104 @@
+"""Draft heads: the mixture they compute, how they start, and their file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from edgekit.draft.config import DraftConfig
+from edgekit.draft.head_file import DraftFile, read_heads, write_heads
+from edgekit.draft.heads import DraftHeads
+from edgekit.draft.initial import first_heads, grown
+from edgekit.errors import CheckpointError
+from edgekit.runtime.drafting.cp_mixture import joint
+from tests.draft.small import WIDTH, config, frozen, heads
+
+VOCABULARY = torch.arange(0, 34, 2)
+
+
+def outputs(model: DraftHeads, rows: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """log w [N, r] and p [N, n, r, D] in float64."""
+    model, generator = model.double(), torch.Generator().manual_seed(5)
+    features = torch.randn(rows, model.config.features, generator=generator, dtype=torch.float64)
+    known = torch.randn(rows, WIDTH, generator=generator, dtype=torch.float64)
+    u = model.trunk_output(features, model.token(known))
+    return model.log_weights(u).double(), (model.positions(u) @ frozen().unembedding.double().T).softmax(-1)
+
+
+def test_the_joint_sums_to_one_over_all_drafts() -> None:
+    log_w, p = outputs(heads(rank=3, tokens=2))
+    total = sum(joint(log_w[0].detach().numpy(), p[0].detach().numpy(), (a, b)) for a in range(17) for b in range(17))
+    assert total == pytest.approx(1.0, abs=1e-6)  # weights are normalised in float32
+
+
+def test_one_component_is_independent_heads() -> None:
+    log_w, p = outputs(heads(rank=1))
+    weights, found = log_w[0].detach().numpy(), p[0].detach().numpy()
+    draft = (3, 0, 16)
+    assert joint(weights, found, draft) == pytest.approx(np.prod([found[s, 0, x] for s, x in enumerate(draft)]))
+
+
+def test_a_mixture_grows_from_a_single_head_without_a_change() -> None:
+    single = heads(rank=1)
+    mixture = grown(single, config(rank=4), torch.ones(WIDTH), 3)
+    (_, before), (log_w, after) = outputs(single), outputs(mixture)
+    torch.testing.assert_close(after, before.expand_as(after), rtol=0, atol=1e-12)
+    draft = (1, 8, 2)
+    old = np.prod([before[0, s, 0, x].item() for s, x in enumerate(draft)])
+    assert joint(log_w[0].detach().numpy(), after[0].detach().numpy(), draft) == pytest.approx(old, rel=1e-6)
+
+
+def test_its_components_learn_different_things() -> None:
+    mixture = grown(heads(rank=1), config(rank=4), torch.ones(WIDTH), 3)
+    _, p = outputs(mixture)
+    p[:, :, :, 3].log().sum().backward()
+    gradient = mixture.component_up.grad
+    assert gradient is not None
+    apart = (gradient[:, 0] - gradient[:, 1]).abs().max()
+    assert apart > 0.1 * gradient.abs().max() > 0
+
+
+def test_fresh_heads_pass_the_last_layer_through() -> None:
+    fresh = first_heads(config(), torch.full((WIDTH,), 1.5), 0)
+    assert fresh.norm.weight.tolist() == [1.5] * WIDTH
+    assert fresh.project.weight[:, WIDTH : 2 * WIDTH].diagonal().mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_file_gives_back_what_was_written(tmp_path: Path) -> None:
+    path, written = tmp_path / "h.safetensors", heads(rank=3)
+    write_heads(path, DraftFile(written, VOCABULARY, {"acceptance": {"greedy": [0.5]}}))
+    found = read_heads(path)
+    assert found.heads.config == written.config
+    assert found.record == {"acceptance": {"greedy": [0.5]}}
+    assert torch.equal(found.vocabulary, VOCABULARY)
+    for name, value in found.heads.state_dict().items():
+        assert torch.equal(value, written.state_dict()[name].half().float()), name
+
+
+@pytest.mark.parametrize("damage", ["other kind", "no safetensors", "vocabulary", "shape", "sizes"])
+def test_another_file_is_refused(tmp_path: Path, damage: str) -> None:
+    path, model = tmp_path / "h.safetensors", heads()
+    tensors = {**model.state_dict(), "vocabulary": VOCABULARY.int()}
+    document = {"kind": "edgekit-draft-heads", "config": model.config.to_dict()}
+    if damage == "other kind":
+        document["kind"] = "lora"
+    if damage == "vocabulary":
+        tensors["vocabulary"] = VOCABULARY.int().flip(0)
+    if damage == "shape":
+        tensors["up"] = tensors["up"][:1]
+    if damage == "sizes":
+        document["config"] = {**model.config.to_dict(), "rank": "many"}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path, {"edgekit": json.dumps(document)})
+    if damage == "no safetensors":
+        path.write_bytes(b"\x80\x04.")
+    with pytest.raises(CheckpointError, match="train them again"):
+        read_heads(path)
+
+
+def test_sizes_survive_json() -> None:
+    assert DraftConfig.from_dict(json.loads(json.dumps(config(3).to_dict()))) == config(3)
