@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit import contract
+from edgekit.bundle.draft_entry import DraftInfo, draft_entry
 from edgekit.bundle.engine_entry import EngineEntry, engine_entries
 from edgekit.bundle.fields import EXPORT_AGAIN, MANIFEST_NAME, SCHEMA, Fields, safe_name
 from edgekit.errors import BundleError
@@ -20,6 +21,7 @@ __all__ = [
     "MANIFEST_NAME",
     "SCHEMA",
     "CacheInfo",
+    "DraftInfo",
     "EngineEntry",
     "FileEntry",
     "GraphInfo",
@@ -97,7 +99,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle contains and how it came about."""
+    """What a bundle contains and how it came about; `draft` is None where it has no draft heads."""
 
     schema: int
     edgekit: str
@@ -110,6 +112,7 @@ class Manifest:
     files: tuple[FileEntry, ...]
     operators: tuple[OperatorUse, ...]
     engines: tuple[EngineEntry, ...]
+    draft: DraftInfo | None
     raw: Mapping[str, Any]
 
     @property
@@ -168,6 +171,7 @@ class Manifest:
                 )
             ),
             engines=engine_entries(raw),
+            draft=draft_entry(raw),
             raw=raw.values,
         )
         _check_listing(manifest)
@@ -185,6 +189,9 @@ def _check_listing(manifest: Manifest) -> None:
     for name in (manifest.graph.file, *manifest.graph.data):
         if name not in names:
             raise BundleError("a manifest lists every file of its graph", f"{name} is not listed", EXPORT_AGAIN)
+    for name in manifest.draft.files if manifest.draft is not None else ():
+        if name not in names:
+            raise BundleError("a manifest lists every file of its draft heads", f"{name} is not listed", EXPORT_AGAIN)
     for engine in manifest.engines:
         for name in (engine.file, *(plugin.library for plugin in engine.plugins)):
             if name not in names:

@@ -21,21 +21,23 @@ from edgekit.compress.quantizer import QuantizedModel, quantized_model
 from edgekit.compress.units import is_matrix
 from edgekit.errors import ExportError
 from edgekit.export.bind import bind_weights
+from edgekit.export.draft import write_draft
+from edgekit.export.draft_features import add_draft_features
+from edgekit.export.draft_heads import Heads, heads_for
 from edgekit.export.estimate import Estimate, estimate
 from edgekit.export.genai_config import GENAI_FILE, genai_config
 from edgekit.export.options import DEFAULT_MAX_CONTEXT, DTYPES, ExportOptions
+from edgekit.export.target import check_target
 from edgekit.export.trace import Traced, traced_from_config
 from edgekit.export.write import DATA_FILE, MODEL_FILE, check_model, write_model
+from edgekit.layers.decoder import Decoder
 from edgekit.models.registry import check_weights, model_on_meta, weight_map
 from edgekit.progress import Progress
 from edgekit.rewrite.pipelines import PIPELINES, rewrite
-from edgekit.rewrite.rule import Context, Outcome
-from edgekit.rewrite.tensorrt_table import check_operators, operator_table
+from edgekit.rewrite.rule import Context
 
 __all__ = ["DTYPES", "Estimate", "ExportOptions", "bundle_from_checkpoint", "estimate"]
 
-#: The oldest TensorRT that takes a form.
-_TENSORRT = {contract.FORM_JETPACK6: "10.3", contract.FORM_TENSORRT: "10.15"}
 _TRACED_WITH = ("torch", "onnx", "onnxscript", "onnx-graphsurgeon", "numpy")
 
 
@@ -61,6 +63,7 @@ def bundle_from_checkpoint(
     max_context = _max_context(checkpoint.config, options)
     model = model_on_meta(checkpoint.config, max_context)
     check_weights(model, checkpoint)
+    heads = _heads(checkpoint, model, options, progress)
     with write_bundle(destination, overwrite=overwrite) as draft:
         progress.stage("trace")
         traced = traced_from_config(checkpoint.config, options.activations, max_context)
@@ -71,22 +74,42 @@ def bundle_from_checkpoint(
         context = Context(traced.geometry, options.activations, quantized, max_context)
         progress.stage("rewrite", len(PIPELINES[options.form]), "rules")
         rules = rewrite(traced.graph, options.form, context, lambda name: progress.advance())
+        if heads is not None:
+            layers = heads.found.heads.config.feature_layers
+            add_draft_features(traced.graph, layers, traced.geometry.hidden_size, options.activations)
         structure = _write(traced.graph, draft.path, progress, standard=options.form != contract.FORM_ORT)
-        _check_target(structure, options.form)
+        check_target(structure, options.form)
         for name, contents in tokenizer.items():
             (draft.path / name).write_bytes(contents)
         _write_json(draft.path / "config.json", checkpoint.config)
+        if heads is not None:
+            draft.manifest["draft"] = write_draft(heads, checkpoint, model, options, draft.path, progress)
         progress.stage("hash")
         draft.manifest.update(_manifest(checkpoint, options, traced, structure, max_context, tokenizer))
-        draft.manifest["rules"] = {name: _outcome(outcome) for name, outcome in rules.items()}
+        draft.manifest["rules"] = {name: outcome.to_dict() for name, outcome in rules.items()}
         draft.manifest["quantization"] = quantized.record() if quantized is not None else None
         draft.manifest["recipe"] = recipe
+        if heads is not None:
+            draft.manifest["provenance"]["draft"] = heads.provenance()
         if options.form == contract.FORM_ORT:
             generation = json.loads(tokenizer.get("generation_config.json", b"{}"))
             genai = genai_config(draft.manifest["model"], draft.manifest["tokens"], generation, max_context=max_context)
             if genai is not None:
                 _write_json(draft.path / GENAI_FILE, genai)
     return destination
+
+
+def _heads(checkpoint: Checkpoint, model: Decoder, options: ExportOptions, progress: Progress) -> Heads | None:
+    """The draft heads that were asked for, before anything is made."""
+    if options.draft is None:
+        return None
+    heads = heads_for(checkpoint, model, Path(options.draft), options.draft_components)
+    if heads.of_checkpoint is False:
+        progress.note(
+            f"{heads.path.name} was trained on another checkpoint of the same sizes: its drafts may often be wrong, "
+            "which costs time; the text stays the model's own"
+        )
+    return heads
 
 
 def _max_context(config: dict[str, Any], options: ExportOptions) -> int:
@@ -121,20 +144,6 @@ def _write(graph: gs.Graph, folder: Path, progress: Progress, *, standard: bool)
     if standard:
         check_model(folder / MODEL_FILE)
     return structure
-
-
-def _check_target(structure: onnx.ModelProto, form: str) -> None:
-    """ExportError naming what the target of a form cannot run."""
-    version = _TENSORRT.get(form)
-    unsupported = check_operators(structure, operator_table(version)) if version is not None else []
-    if unsupported:
-        listed = "; ".join(f"{entry.operator} at {entry.place}: {entry.reason}" for entry in unsupported[:3])
-        newer = ", or --form tensorrt for a newer TensorRT" if form == contract.FORM_JETPACK6 else ""
-        raise ExportError(
-            f"every operator of the form {form} must be one of TensorRT {version}'s",
-            f"{len(unsupported)} are not: {listed}",
-            f"choose another --dtype{newer}",
-        )
 
 
 def _manifest(
@@ -239,13 +248,6 @@ def _signature(value: onnx.ValueInfoProto) -> dict[str, Any]:
         "name": value.name,
         "dtype": onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
         "shape": [axis.dim_param or axis.dim_value for axis in tensor.shape.dim],
-    }
-
-
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "fired": outcome.fired,
-        "refused": [{"node": refusal.node, "reason": refusal.reason} for refusal in outcome.refused],
     }
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 import onnx_graphsurgeon as gs
 
 from edgekit.contract import FORM_JETPACK6, FORM_ORT, FORM_PORTABLE, FORM_TENSORRT
 from edgekit.rewrite.rule import Context, Outcome, Rule, run_rule
-from edgekit.rewrite.tensorrt_pipelines import JETPACK6, TENSORRT
+from edgekit.rewrite.tensorrt_pipelines import DRAFT_JETPACK6, DRAFT_TENSORRT, JETPACK6, TENSORRT
 
 #: Standard ONNX operators only: runs in any runtime, and is what TensorRT parses.
 PORTABLE = [
@@ -39,6 +39,14 @@ ORT = [
 
 PIPELINES = {FORM_PORTABLE: PORTABLE, FORM_ORT: ORT, FORM_TENSORRT: TENSORRT, FORM_JETPACK6: JETPACK6}
 
+#: The rules for a draft graph, which is built with its matrices transposed and has neither attention nor embedding.
+DRAFT_PIPELINES = {
+    FORM_PORTABLE: ["quantize_linear_qdq"],
+    FORM_ORT: ["pack_gate_up", "fuse_norm", "quantize_linear", "quantize_embedding"],
+    FORM_TENSORRT: DRAFT_TENSORRT,
+    FORM_JETPACK6: DRAFT_JETPACK6,
+}
+
 
 def rule_named(name: str) -> Rule:
     """The rule in `edgekit/rewrite/rules/<name>.py`."""
@@ -47,15 +55,23 @@ def rule_named(name: str) -> Rule:
 
 
 def rewrite(
-    graph: gs.Graph, form: str, context: Context, progress: Callable[[str], None] | None = None
+    graph: gs.Graph,
+    form: str,
+    context: Context,
+    progress: Callable[[str], None] | None = None,
+    pipelines: Mapping[str, Sequence[str]] = PIPELINES,
 ) -> dict[str, Outcome]:
     """Run a form's pipeline over a traced graph, in place; the outcome of each rule in order.
+
+    Args:
+        progress: told each rule's name before it runs.
+        pipelines: PIPELINES for a decoder, DRAFT_PIPELINES for a draft graph.
 
     Raises:
         RewriteError: a rule fired less often than expected, or does not hold what it ensures.
     """
     outcomes = {}
-    for name in PIPELINES[form]:
+    for name in pipelines[form]:
         if progress is not None:
             progress(name)
         outcomes[name] = run_rule(rule_named(name), graph, context)
