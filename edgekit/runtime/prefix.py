@@ -65,7 +65,7 @@ class PrefixCache:
         Returns:
             None where the decoder has no draft heads.
         """
-        kept: Features | None = getattr(self.session, "features", None)
+        kept = self.session.features
         if kept is None:
             return None
         found: Features = kept[0, -1 - back]

@@ -86,7 +86,7 @@ class Statistics:
         parts.append(f"{self.generated_tokens} generated")
         if self.decode_tokens_per_s is not None:
             parts.append(f"{self.decode_tokens_per_s:.1f} tokens/s")
-        if self.draft is not None:
+        if self.draft is not None and (self.draft.sources or self.draft.off):
             parts.append(self.draft.summary())
         if self.dropped_tokens:
             parts.append(f"{self.dropped_tokens} old tokens dropped")

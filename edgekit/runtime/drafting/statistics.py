@@ -119,7 +119,7 @@ class DraftStatistics:
     def summary(self) -> str:
         """A few words for people."""
         if not self.sources:
-            return "nothing drafted" + (f": {self.off}" if self.off else "")
+            return "nothing drafted"
         accepted, drafted = (sum(getattr(s, name) for s in self.sources.values()) for name in ("accepted", "drafted"))
         words = f"{self.tokens_per_step or 0:.2f} tokens a step ({accepted} of {drafted} drafted accepted)"
         return words + (f", {self.speed_up:.2f} times plain decoding" if self.speed_up is not None else "")
