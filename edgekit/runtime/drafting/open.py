@@ -15,7 +15,7 @@ from edgekit.runtime.drafting.acceptance import Source
 from edgekit.runtime.drafting.controller import Controller
 from edgekit.runtime.drafting.cp import CPDrafter
 from edgekit.runtime.drafting.draft_session import OrtDraftSession
-from edgekit.runtime.drafting.drafting import Drafting
+from edgekit.runtime.drafting.drafting import Drafting, Policy
 from edgekit.runtime.drafting.fixed import FixedLength
 from edgekit.runtime.drafting.interface import Drafter
 from edgekit.runtime.drafting.ngram import NGramDrafter
@@ -69,22 +69,64 @@ def drafting_for(
         choice = AUTO if repeats(bundle) or not (sampling.greedy or sampling.seed is not None) else OFF
     if choice == OFF:
         return None
-    priors: dict[Source, Sequence[float]] = {
-        Source(COPIES, grade): (chance,) for grade, chance in _COPY_CHANCES.items()
-    }
+    drafters = drafters_for(bundle, choice, count, backend=backend, threads=threads, operators=operators)
+    return Drafting(drafters, policy_for(bundle, count, sampling))
+
+
+def drafters_for(
+    bundle: Bundle,
+    choice: str | Path,
+    count: int | None = None,
+    *,
+    backend: str = "cpu",
+    threads: int | None = None,
+    operators: str = "auto",
+) -> list[Drafter]:
+    """The drafters alone, the first to be asked first; see `drafting_for`. Raises what it does."""
+    check_choice(bundle, choice)
     drafters: list[Drafter] = []
     if choice in (AUTO, COPIES):
         drafters.append(NGramDrafter(longest=max(count or 0, _LONGEST_COPY)))
     heads = bundle.manifest.draft
-    if choice == HEADS or (choice == AUTO and heads is not None):
-        drafters.append(CPDrafter(_draft_session(bundle, _required(bundle, heads), backend, threads)))
-        priors[Source(HEADS)] = _prior(heads.acceptance if heads else None, sampling)
+    if choice in (AUTO, HEADS) and heads is not None:
+        drafters.append(CPDrafter(_draft_session(bundle, heads, backend, threads)))
     if choice not in CHOICES:
-        drafters.append(_draft_model(bundle, Path(choice), backend, threads, operators))
-    if count is None:
-        return Drafting(drafters, Controller(priors))
-    _check_length(count, drafters)
-    return Drafting(drafters, FixedLength(count))
+        drafters.append(_draft_model(Path(choice), backend, threads, operators))
+    if count is not None:
+        _check_length(count, drafters)
+    return drafters
+
+
+def check_choice(bundle: Bundle, choice: str | Path) -> None:
+    """Refuse, before anything is opened, draft heads that are not there and a draft model of other tokens.
+
+    Raises:
+        SessionError: as said.
+        BundleError: a draft model's bundle is damaged.
+    """
+    if choice == HEADS and bundle.manifest.draft is None:
+        raise SessionError(
+            "--draft cp drafts with a bundle's draft heads",
+            f"{bundle.path} has none",
+            "train them: edgekit draft train CHECKPOINT -o HEADS.safetensors, and export with them: "
+            "edgekit export CHECKPOINT -o BUNDLE --draft HEADS.safetensors; or choose --draft ngram",
+        )
+    if choice not in CHOICES:
+        from edgekit.bundle import read_bundle
+        from edgekit.runtime.drafting.draft_model import check_same_tokens
+
+        check_same_tokens(bundle, read_bundle(choice))
+
+
+def policy_for(bundle: Bundle, count: int | None, sampling: SamplingOptions) -> Policy:
+    """What chooses among drafters in a new conversation; see `drafting_for`."""
+    if count is not None:
+        return FixedLength(count)
+    heads = bundle.manifest.draft
+    priors: dict[Source, Sequence[float]] = {
+        Source(COPIES, grade): (chance,) for grade, chance in _COPY_CHANCES.items()
+    }
+    return Controller({**priors, Source(HEADS): _prior(heads.acceptance if heads else None, sampling)})
 
 
 def repeats(bundle: Bundle) -> bool:
@@ -98,17 +140,6 @@ def repeats(bundle: Bundle) -> bool:
     """
     manifest = bundle.manifest
     return not (manifest.form in (FORM_ORT, FORM_PORTABLE) and manifest.dtype in ("int8", "int4"))
-
-
-def _required(bundle: Bundle, heads: DraftInfo | None) -> DraftInfo:
-    if heads is not None:
-        return heads
-    raise SessionError(
-        "--draft cp drafts with a bundle's draft heads",
-        f"{bundle.path} has none",
-        "train them: edgekit draft train CHECKPOINT -o HEADS.safetensors, and export with them: "
-        "edgekit export CHECKPOINT -o BUNDLE --draft HEADS.safetensors; or choose --draft ngram",
-    )
 
 
 def _draft_session(bundle: Bundle, heads: DraftInfo, backend: str, threads: int | None) -> OrtDraftSession:
@@ -147,14 +178,14 @@ def _prior(acceptance: Mapping[str, Any] | None, sampling: SamplingOptions) -> S
     return tuple(float(each) for each in found) if isinstance(found, list) and fitting else ()
 
 
-def _draft_model(bundle: Bundle, path: Path, backend: str, threads: int | None, operators: str) -> Drafter:
+def _draft_model(path: Path, backend: str, threads: int | None, operators: str) -> Drafter:
     from edgekit.bundle import read_bundle
-    from edgekit.runtime.drafting.draft_model import DraftModelDrafter, check_same_tokens
+    from edgekit.runtime.drafting.draft_model import DraftModelDrafter
     from edgekit.runtime.session import session_from_bundle
 
-    draft = read_bundle(path)
-    check_same_tokens(bundle, draft)
-    return DraftModelDrafter(session_from_bundle(draft, backend=backend, threads=threads, operators=operators))
+    return DraftModelDrafter(
+        session_from_bundle(read_bundle(path), backend=backend, threads=threads, operators=operators)
+    )
 
 
 def _check_length(count: int, drafters: Sequence[Drafter]) -> None:

@@ -29,6 +29,14 @@ class SourceStatistics:
             self.judged[place] += 1
             self.kept[place] += place < accepted
 
+    def merge(self, other: SourceStatistics) -> None:
+        """Add what another generation counted."""
+        self.steps += other.steps
+        for mine, theirs in ((self.judged, other.judged), (self.kept, other.kept)):
+            mine.extend([0] * (len(theirs) - len(mine)))
+            for place, count in enumerate(theirs):
+                mine[place] += count
+
     @property
     def drafted(self) -> int:
         """Tokens."""
@@ -95,6 +103,16 @@ class DraftStatistics:
         self.plain_step_s = plain_step_s
         if plain_step_s is not None:
             self.plain_s = (self.plain_s or 0.0) + (accepted + 1) * plain_step_s
+
+    def merge(self, other: DraftStatistics) -> None:
+        """Add what another generation counted; what is told of the end is the other's."""
+        for name in ("steps", "plain_steps", "tokens", "draft_s", "step_s"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        if other.plain_s is not None:
+            self.plain_s = (self.plain_s or 0.0) + other.plain_s
+        self.plain_step_s, self.off = other.plain_step_s, other.off
+        for name, source in other.sources.items():
+            self.sources.setdefault(name, SourceStatistics()).merge(source)
 
     @property
     def tokens_per_step(self) -> float | None:
