@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgekit.build.preflight import weight_bytes
 from edgekit.bundle import Bundle
 
 #: Fitted to TensorRT-RTX 1.7 builds of tiny models and of SmolLM2-135M on two cores (docs/engines.md):
@@ -31,8 +32,10 @@ class BuildEstimate:
 def estimate_build(bundle: Bundle, profiles: int, seconds_before: float | None = None) -> BuildEstimate:
     """Estimate a build with so many optimisation profiles, on a machine with two idle cores."""
     manifest = bundle.manifest
-    weights = sum(entry.bytes for entry in manifest.files if entry.name in manifest.graph.data)
-    seconds = BASE_SECONDS + SECONDS_PER_LAYER_AND_PROFILE * manifest.model.layers * profiles
+    weights = weight_bytes(bundle)
+    # A draft graph is built after the decoder's, in a process of its own; it is about as large as a layer.
+    graphs = 1 if manifest.draft is None else 2
+    seconds = BASE_SECONDS * graphs + SECONDS_PER_LAYER_AND_PROFILE * manifest.model.layers * profiles
     return BuildEstimate(
         seconds=seconds_before if seconds_before is not None else seconds,
         peak_memory_bytes=int(

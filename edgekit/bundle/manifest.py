@@ -193,7 +193,7 @@ def _check_listing(manifest: Manifest) -> None:
         if name not in names:
             raise BundleError("a manifest lists every file of its draft heads", f"{name} is not listed", EXPORT_AGAIN)
     for engine in manifest.engines:
-        for name in (engine.file, *(plugin.library for plugin in engine.plugins)):
+        for name in engine.files:
             if name not in names:
                 raise BundleError(
                     "a manifest lists every file of its engines",

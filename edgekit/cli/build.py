@@ -47,7 +47,7 @@ class MemorySize(click.ParamType):  # type: ignore[type-arg]
     "--max-draft-len",
     type=click.IntRange(min=0),
     metavar="TOKENS",
-    help="Longest draft that is verified in one step.  [default: 4]",
+    help="Longest draft that is verified in one step.  [default: what the bundle's heads draft, or 4]",
 )
 @click.option("--weight-streaming", is_flag=True, help="Weights may stay in host memory at run time.")
 @click.option("--refit", is_flag=True, help="Weights can be replaced in the engine.")

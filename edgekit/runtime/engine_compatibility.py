@@ -101,10 +101,10 @@ def check_engine_files(bundle: Bundle, entry: EngineEntry) -> None:
     """
     files = {file.name: file for file in bundle.manifest.files}
     again = f"build it again: edgekit build {bundle.path} --device {entry.device or 'DEVICE'} --rebuild"
-    for name in dict.fromkeys([entry.file, *(plugin.library for plugin in entry.plugins)]):
+    for name in entry.files:
         check = check_file(bundle.path, files[name], full=True)
         if not check.ok:
-            kind = "engine" if name == entry.file else "plugin library"
+            kind = "engine" if name in entry.engine_files else "plugin library"
             raise BundleError(
                 f"an engine's files must be as the bundle's manifest says, its {kind} too",
                 f"{bundle.path / name} is {describe(check)}",

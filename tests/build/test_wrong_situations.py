@@ -23,6 +23,7 @@ from onnx import helper
 from edgekit.build import preflight
 from edgekit.build.bundle_engine import engine_from_bundle, prepared_build
 from edgekit.build.engine_cache import EngineCache
+from edgekit.build.graph_build import check_versions
 from edgekit.bundle import Bundle, read_bundle
 from edgekit.bundle.extend import _check_writable
 from edgekit.bundle.manifest import OperatorUse
@@ -260,14 +261,10 @@ def test_a_plugin_library_that_is_none(bundle: Bundle, tmp_path: Path) -> None:
     assert not read_bundle(bundle.path).manifest.engines
 
 
-def test_a_plugin_of_another_version(bundle: Bundle) -> None:
-    from edgekit.build.bundle_engine import _check_versions
-
-    made = with_manifest(bundle, operators=(OperatorUse("TPAAttention", 2, 5),))
-    prepared: Any = SimpleNamespace(bundle=made)
+def test_a_plugin_of_another_version() -> None:
     facts = {"plugins": [{"name": "TPAAttention", "version": "1"}]}
     with pytest.raises(BuildError, match="the graph has TPAAttention version 2, the library version 1"):
-        _check_versions(prepared, facts)
+        check_versions([OperatorUse("TPAAttention", 2, 5)], facts)
 
 
 def test_no_compiler_for_plugins(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,20 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 
 from edgekit import contract
 from edgekit.checkpoint import Checkpoint, open_checkpoint
-from edgekit.draft.head_file import DraftFile, read_heads, write_heads
+from edgekit.draft.head_file import write_heads
 from edgekit.errors import CheckpointError, ExportError
-from edgekit.export.draft import write_draft
 from edgekit.export.draft_heads import heads_for
-from edgekit.export.options import ExportOptions
 from edgekit.models.registry import model_on_meta
-from edgekit.progress import SilentProgress
-from tests.export.tiny_heads import SIZES, tiny_heads, torch_draft, written_heads
+from tests.export.tiny_heads import SIZES, Drafted, tiny_heads, written_heads
 from tests.parity.tiny_models import write_checkpoint
 
 ROWS = 5
@@ -36,55 +31,6 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Che
         return made[name]
 
     return make
-
-
-class Drafted:
-    """A written draft graph and its entry, and inputs for it."""
-
-    def __init__(self, checkpoint: Checkpoint, folder: Path, form: str, dtype: str, components: int, **sizes: Any):
-        self.checkpoint, self.folder = checkpoint, folder
-        path = written_heads(folder / "heads.safetensors", checkpoint, **sizes)
-        self.found: DraftFile = read_heads(path)
-        model = model_on_meta(checkpoint.config)
-        heads = heads_for(checkpoint, model, path, components)
-        options = ExportOptions(dtype=dtype, form=form)
-        self.entry = write_draft(heads, checkpoint, model, options, folder, SilentProgress())
-        rng, config = np.random.default_rng(1), self.found.heads.config
-        self.features = rng.standard_normal((ROWS, config.features)).astype(np.float32) * 5
-        self.tokens = rng.integers(0, checkpoint.config["vocab_size"], ROWS)
-        self.noise = rng.gumbel(size=(ROWS, config.rank)).astype(np.float32)
-        self.components = components
-
-    @property
-    def model(self) -> onnx.ModelProto:
-        return onnx.load(self.folder / self.entry["file"], load_external_data=False)
-
-    def run(self, rows: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = 1, 3
-        session = onnxruntime.InferenceSession(
-            str(self.folder / self.entry["file"]), options, providers=["CPUExecutionProvider"]
-        )
-        values = {
-            contract.DRAFT_FEATURES: self.features[rows],
-            contract.DRAFT_TOKEN: self.tokens[rows],
-            contract.DRAFT_NOISE: self.noise[rows],
-        }
-        given = {each.name: values[each.name] for each in session.get_inputs()}
-        assert (contract.DRAFT_NOISE in given) == (self.components < self.found.heads.config.rank)
-        log_weights, probabilities = session.run([contract.DRAFT_LOG_WEIGHTS, contract.DRAFT_PROBABILITIES], given)
-        return log_weights, probabilities
-
-    def expected(self) -> tuple[np.ndarray, np.ndarray]:
-        """What PyTorch says, its components in the graph's order: by noisy weight, or as they are where all are."""
-        log_weights, probabilities, chosen = torch_draft(
-            self.found, self.checkpoint, self.features, self.tokens, self.noise, self.components
-        )
-        if self.components == self.found.heads.config.rank:
-            order = chosen.argsort(-1)
-            log_weights = np.take_along_axis(log_weights, order, 1)
-            probabilities = np.take_along_axis(probabilities, order[:, None, :, None], 2)
-        return log_weights, probabilities
 
 
 def total_variation(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
