@@ -88,7 +88,9 @@ def drafters_for(
     if choice in (AUTO, COPIES):
         drafters.append(NGramDrafter(longest=max(count or 0, _LONGEST_COPY)))
     heads = bundle.manifest.draft
-    if choice in (AUTO, HEADS) and heads is not None:
+    # No engine of TensorRT runs them yet.
+    fitting = choice == HEADS or (choice == AUTO and backend != "tensorrt")
+    if fitting and heads is not None:
         drafters.append(CPDrafter(_draft_session(bundle, heads, backend, threads)))
     if choice not in CHOICES:
         drafters.append(_draft_model(Path(choice), backend, threads, operators))
