@@ -12,7 +12,7 @@ from edgekit.plan.plan import Plan
 from edgekit.plan.step_cost import StepCost
 from edgekit.plan.suggestions import build_suggestions, run_suggestions
 from edgekit.plan.svg import Curve, line_plot, stacked_bars
-from edgekit.plan.words import duration, figure, gigabytes, rate, size
+from edgekit.plan.words import drafted_cells, duration, figure, gigabytes, rate, size
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --quiet: #5a6470; --line: #d8dee4; --page: #fff; --card: #f6f8fa; }
@@ -82,10 +82,14 @@ def comparison(plans: Sequence[Plan]) -> str:
             rate(plan.speed.tokens_per_s),
             escape(plan.speed.step.limit),
             duration(plan.speed.first_token_s) if plan.speed.first_token_s else "unknown",
+            *drafted_cells(plan.drafting),
         )
         for plan in plans
     ]
-    return _table(("device", "verdict", "memory", "tokens/s", "limited by", "first token"), rows, raw=(1,))
+    heads = ("device", "verdict", "memory", "tokens/s", "limited by", "first token")
+    if plans[0].drafting is not None:
+        return _table((*heads, "drafted tokens/s", "speed-up"), rows, raw=(1,))
+    return _table(heads, rows, raw=(1,))
 
 
 def _one(plan: Plan, *, heading: bool) -> str:
@@ -163,8 +167,22 @@ def _break_even(plan: Plan) -> str:
     return (
         f"<p>{free}Where {even.acceptance:.0%} of the proposed tokens are accepted:</p>"
         + _table(("proposed", "cost of verifying, steps", "tokens a step", "drafting may take, steps"), rows)
+        + _drafting(plan)
         + f"<p>The cache's bytes equal the weights' at {plan.cache_pays.equals_weights:,.0f} tokens; half the cache "
         f"makes steps 10 % faster from {plan.cache_pays.half_pays_from:,.0f} tokens on.</p>"
+    )
+
+
+def _drafting(plan: Plan) -> str:
+    found = plan.drafting
+    if found is None:
+        return ""
+    needed = "no acceptance" if found.needed_acceptance is None else f"an acceptance of {found.needed_acceptance:.0%}"
+    best = f"Best are {found.best} tokens" if found.best else "Plain decoding is faster"
+    return (
+        f"<p>Drafting {found.proposed} tokens a step gives {found.tokens_per_step:.2f} tokens (acceptance "
+        f"{escape(found.basis)}) for {found.verify_cost + found.draft_cost:.2f} plain steps: {found.speed_up:.2f} "
+        f"times plain decoding. It pays from {needed} on. {best}: {rate(found.tokens_per_s)} tokens/s.</p>"
     )
 
 
