@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import edgekit
@@ -18,11 +19,15 @@ from edgekit.compress.sensitivity import forced
 from edgekit.compress.units import is_matrix, unit_of
 from edgekit.errors import ExportError, RecipeError
 from edgekit.export.bind import bind_weights
+from edgekit.export.draft import write_draft
+from edgekit.export.draft_features import add_draft_features
+from edgekit.export.draft_heads import heads_for
 from edgekit.export.options import ExportOptions
 from edgekit.export.trace import traced_from_config
 from edgekit.export.write import write_model
 from edgekit.models.registry import model_on_meta, weight_map
-from edgekit.recipe.fingerprint import differences, graph_fingerprint, read_fingerprint
+from edgekit.progress import SilentProgress
+from edgekit.recipe.fingerprint import differences, graph_fingerprint, read_fingerprint, rule_counts
 from edgekit.recipe.inputs import export_inputs
 from edgekit.recipe.options import export_options
 from edgekit.recipe.recipe import Recipe, read_recipe
@@ -165,8 +170,17 @@ def structure(recipe: Recipe, folder: Path) -> dict[str, Any]:
     bind_weights(traced.graph, checkpoint, weight_map(model), tables, options.activations)
     quantized = zeros(checkpoint, options) if options.quantization is not None else None
     outcomes = rewrite(traced.graph, options.form, Context(traced.geometry, options.activations, quantized))
-    rules = {name: {"fired": o.fired, "refused": len(o.refused)} for name, o in outcomes.items()}
-    return graph_fingerprint(write_model(traced.graph, folder), options.form, options.dtype, rules)
+    rules = rule_counts({"rules": {name: outcome.to_dict() for name, outcome in outcomes.items()}})
+    heads = heads_for(checkpoint, model, Path(options.draft), options.draft_components) if options.draft else None
+    if heads is not None:
+        layers, width = heads.found.heads.config.feature_layers, traced.geometry.hidden_size
+        add_draft_features(traced.graph, layers, width, options.activations)
+    found = graph_fingerprint(write_model(traced.graph, folder), options.form, options.dtype, rules)
+    if heads is not None:
+        entry = write_draft(heads, checkpoint, model, options, folder, SilentProgress())
+        draft = onnx.load(folder / entry["file"], load_external_data=False)
+        found["draft"] = graph_fingerprint(draft, options.form, options.dtype, rule_counts(entry))
+    return found
 
 
 def zeros(checkpoint: Checkpoint, options: ExportOptions) -> QuantizedModel:
