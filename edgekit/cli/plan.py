@@ -48,6 +48,18 @@ if TYPE_CHECKING:
 @click.option(
     "--cache-ratio", type=float, metavar="X", help="With tpa: bytes of the cache over the original's, e.g. 0.5."
 )
+@click.option(
+    "--draft-tokens",
+    type=click.IntRange(1, 32),
+    metavar="N",
+    help="Tell what drafting N tokens a step wins.  [default: what the draft heads of a bundle propose]",
+)
+@click.option(
+    "--acceptance",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Chance of a drafted token that follows accepted ones.  [default: that of a bundle's heads, else 0.8]",
+)
 @click.option("--power-mode", metavar="NAME", help="Of the device.  [default: the fastest]")
 @click.option("--compare", metavar="D1,D2,...", help="Several devices, in a table.")
 @click.option(
@@ -64,6 +76,8 @@ def command(
     device: str | None,
     compare: str | None,
     power_mode: str | None,
+    draft_tokens: int | None,
+    acceptance: float | None,
     html_file: Path | None,
     offline: bool,
     as_json: bool,
@@ -71,8 +85,8 @@ def command(
 ) -> None:
     """Tell what a model will cost on a device: memory, build, speed, and what would make it fit.
 
-    MODEL is a config.json, a Hugging Face directory (its weights need not be there), a GGUF file, a known name, or
-    OWNER/NAME. Neither a GPU nor torch is needed. The exit code is 4 where it does not fit.
+    MODEL is a config.json, a Hugging Face directory (its weights need not be there), a bundle, a GGUF file, a known
+    name, or OWNER/NAME. Neither a GPU nor torch is needed. The exit code is 4 where it does not fit.
     """
     if (device is None) == (compare is None):
         raise click.UsageError("Give either --device NAME or --compare D1,D2,...")
@@ -85,6 +99,7 @@ def command(
 
         check_destination(html_file)
     from edgekit.device.profile import device_profile
+    from edgekit.plan.drafts import drafts_for
     from edgekit.plan.model_sizes import model_sizes
     from edgekit.plan.options import options_for
     from edgekit.plan.plan import make_plan
@@ -93,7 +108,7 @@ def command(
     names = [device] if device is not None else [name.strip() for name in (compare or "").split(",") if name.strip()]
     devices = [device_profile(str(name)) for name in names]
     sizes = model_sizes(model_config(model, offline=offline))
-    options = options_for(sizes, **choices)
+    options = options_for(sizes, drafts=drafts_for(model, draft_tokens, acceptance), **choices)
     plans = [make_plan(model, sizes, each, options, power_mode) for each in devices]
     if html_file is not None:
         from edgekit.files import atomic_write

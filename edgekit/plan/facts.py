@@ -39,6 +39,9 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
             "step": asdict(speed.step) | {"seconds": speed.step.seconds},
         },
         "multi_token": asdict(plan.break_even),
+        "drafting": None
+        if plan.drafting is None
+        else {**vars(plan.drafting), "tokens_per_s": plan.drafting.tokens_per_s.facts()},
         "smaller_cache": asdict(plan.cache_pays),
         "largest_context": largest_context(plan),
         "largest_batch": largest_batch(plan),
@@ -96,6 +99,14 @@ def notes(plan: Plan) -> list[str]:
             f"The newest TensorRT in the profile is {plan.machine.version_without_form}, "
             "and edgekit exports for 10.3 and newer."
         )
+    if plan.options.drafts is not None:
+        found.append(
+            "What drafting wins is an upper bound: bytes, arithmetic and launches of a step are counted, not that "
+            "kernels for several positions reach less of a device than those for one, and are not replayed as CUDA "
+            "graphs. edgekit bench --draft measures it."
+        )
+        if plan.options.drafts.graph_bytes is None:
+            found.append("What drafts is not told, so drafting itself counts nothing: as it is with copies (ngram).")
     if plan.build.on_device and plan.build.seconds is None:
         found.append("TensorRT times kernels on the device while it builds; how long that takes was not measured.")
     return found

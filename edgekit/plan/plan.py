@@ -8,6 +8,7 @@ from edgekit.device.profile import DeviceProfile
 from edgekit.plan.break_even import BreakEven, CachePays, break_even, cache_pays
 from edgekit.plan.build_cost import BuildCost, build_cost
 from edgekit.plan.conversion import converted
+from edgekit.plan.drafts import DraftForecast, forecast
 from edgekit.plan.estimate import Estimate
 from edgekit.plan.machine import Machine, check_dtype, machine
 from edgekit.plan.memory import RunMemory, run_memory
@@ -53,6 +54,7 @@ class Plan:
     build: BuildCost
     speed: Speed
     break_even: BreakEven
+    drafting: DraftForecast | None
     cache_pays: CachePays
 
     @property
@@ -83,7 +85,9 @@ def make_plan(
     check_dtype(device, options.dtype)
     on = machine(device, power_mode)
     running = converted(sizes, options.cache_ratio) if options.attention == TPA else sizes
-    cost = StepCost(running, on, options.dtype, options.compression)
+    # A plain step reads no draft heads, though they take memory.
+    plain = replace(options, compression=replace(options.compression, draft_head_bytes=0))
+    cost = StepCost(running, on, options.dtype, plain.compression)
     weights = weight_bytes(running, options.dtype, options.context, options.compression)
     return Plan(
         model=model,
@@ -93,8 +97,9 @@ def make_plan(
         options=options,
         memory=run_memory(running, on, options),
         build=build_cost(device, device.backend, running.layers, weights),
-        speed=_speed(running, on, options, cost),
+        speed=_speed(running, on, plain, cost),
         break_even=break_even(cost, options.context, options.batch),
+        drafting=None if options.drafts is None else forecast(cost, options.drafts, options.context),
         cache_pays=cache_pays(cost, options.batch),
     )
 

@@ -11,7 +11,7 @@ from edgekit.plan.plan import Plan
 from edgekit.plan.step_cost import StepCost
 from edgekit.plan.suggestions import build_suggestions, run_suggestions
 from edgekit.plan.verdict import DOES_NOT_FIT, FITS, TIGHT
-from edgekit.plan.words import duration, gigabytes, rate, size
+from edgekit.plan.words import drafted_cells, duration, gigabytes, rate, size
 from edgekit.report.blocks import Block, Cell, Facts, Figure, Heading, Mood, Note, Page, Section, Table, Text, Tile
 from edgekit.report.numbers import NO_BREAK_SPACE
 from edgekit.report.svg import Bar, Bars, Lines, Point, Series
@@ -92,10 +92,13 @@ def comparison(plans: Sequence[Plan]) -> Table:
             rate(plan.speed.tokens_per_s),
             plan.speed.step.limit,
             duration(plan.speed.first_token_s) if plan.speed.first_token_s else "unknown",
+            *drafted_cells(plan.drafting),
         )
         for plan in plans
     )
-    return Table("Devices", ("device", "verdict", "memory", "tokens/s", "limited by", "first token"), rows)
+    heads = ("device", "verdict", "memory", "tokens/s", "limited by", "first token")
+    drafted = ("drafted tokens/s", "speed-up") if plans[0].drafting is not None else ()
+    return Table("Devices", (*heads, *drafted), rows)
 
 
 def _tiles(plan: Plan) -> tuple[Tile, ...]:
@@ -190,7 +193,22 @@ def _break_even(plan: Plan) -> tuple[Block, ...]:
     if even.free_positions:
         facts.insert(0, ("verified in the time of one position", f"about {even.free_positions}"))
     caption = f"Where {even.acceptance:.0%} of the proposed tokens are accepted"
-    return (Table(caption, head, rows, (1, 2, 3)), Facts(tuple(facts)))
+    return (Table(caption, head, rows, (1, 2, 3)), *_drafting(plan), Facts(tuple(facts)))
+
+
+def _drafting(plan: Plan) -> tuple[Block, ...]:
+    """What the drafts that were asked for are expected to give; nothing where none were."""
+    found = plan.drafting
+    if found is None:
+        return ()
+    facts: list[tuple[str, Text]] = [
+        (f"drafting {found.proposed} tokens", Cell(f"{found.speed_up:.2f} times plain decoding")),
+        ("tokens a step", Cell(f"{found.tokens_per_step:.2f}", note=f"acceptance {found.basis}")),
+        ("such a step", f"{found.verify_cost + found.draft_cost:.2f} plain steps"),
+        ("pays from an acceptance of", "none" if found.needed_acceptance is None else f"{found.needed_acceptance:.0%}"),
+        ("best", f"{found.best} tokens, {rate(found.tokens_per_s)} tokens/s" if found.best else "plain decoding"),
+    ]
+    return (Facts(tuple(facts)),)
 
 
 def _remarks(plan: Plan) -> tuple[Block, ...]:

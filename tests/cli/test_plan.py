@@ -192,3 +192,32 @@ def test_the_known_model_is_planned_from_its_file() -> None:
     written = json.loads(run(SMOLLM2, "--device", NANO, "--json").output)
     assert named["model"]["parameters"] == written["model"]["parameters"] == 134_515_008
     assert named["memory"] == written["memory"]
+
+
+def test_what_drafting_wins_on_each_device() -> None:
+    result = run(SMOLLM2, "--device", NANO, "--draft-tokens", "3", "--acceptance", "0.6")
+    assert result.exit_code == 0
+    # 1 + 0.6 + 0.36 + 0.216
+    assert "2.18 tokens a step at 60% 60% 60% accepted (as given)" in result.output
+    assert "times as fast" in result.output
+    assert "upper bound" in result.output
+    compared = run(SMOLLM2, "--compare", f"{NANO},rtx-4090", "--acceptance", "0.6")
+    head, *rows = [line for line in compared.output.splitlines() if "fits" in line or "drafted" in line]
+    assert head.rstrip().endswith("speed-up")
+    assert all(row.rstrip().endswith("with 4") for row in rows)
+    assert len(rows) == 2
+    assert "drafted" not in run(SMOLLM2, "--compare", f"{NANO},rtx-4090").output
+    facts: dict[str, Any] = json.loads(run(SMOLLM2, "--device", NANO, "--draft-tokens", "2", "--json").output)
+    assert facts["drafting"]["proposed"] == 2
+    assert facts["drafting"]["tokens_per_step"] == pytest.approx(1 + 0.8 + 0.64)
+
+
+@pytest.mark.parametrize("arguments", [["--draft-tokens", "0"], ["--acceptance", "1.5"]])
+def test_drafts_that_mean_nothing(arguments: list[str]) -> None:
+    assert run(SMOLLM2, "--device", NANO, *arguments).exit_code == 2
+
+
+def test_drafts_of_several_sequences_are_refused() -> None:
+    result = run(SMOLLM2, "--device", NANO, "--batch", "2", "--draft-tokens", "2")
+    assert isinstance(result.exception, DeviceError)
+    assert "--batch is 2" in result.exception.fact

@@ -134,6 +134,54 @@ def test_a_busy_machine_is_told(share: float, warned: bool, bare: Bundle) -> Non
     assert tiles(root)["Decode"].endswith("; the machine was busy") is warned
 
 
+def test_drafting_shows_speed_acceptance_and_break_even(bare: Bundle) -> None:
+    write_sidecar(bare, "bench", documents.bench(draft=documents.drafted()))
+    root = report(bare)
+    part = section(root, "drafting")
+    rows = table(part, "Medians over answers; of the speed-up the quartiles")
+    assert rows["chat"] == ["3", "42.0 tokens/s", "61.5 tokens/s", "1.47 ×1.39 to 1.58", "2.14"]
+    assert rows["riddles"][3] == "0.990 ×0.990 to 0.990"
+    assert "1 answer differs from plain decoding's" in text(part)
+    assert "riddles: drafting was off at the end: it promises 0.83 times the speed." in text(part)
+    accepted = table(part, "Tokens drafted and accepted; by position, of those whose predecessors were accepted")
+    assert accepted["chat, cp"] == ["100", "67", "80 %", "68 %"]
+    assert accepted["chat, ngram"] == ["10", "9", "100 %", "80 %"]
+    # 1 + 0.8 + 0.8 · 0.675 of heads, 1 + 1 + 0.8 of copies, beside what 3 positions cost.
+    numbers = table(part, "Numbers: Break-even of drafting")
+    assert numbers["1"] == ["1", "1", "1"]
+    assert numbers["3"] == ["1.21", "2.34", "2.80"]
+    assert tiles(root)["Drafting"].startswith("1.47 ×")
+
+
+def test_drafting_that_was_not_measured(bare: Bundle, measured: Bundle) -> None:
+    shown = [element.get("id") for element in report(measured).iter("section")]
+    assert "drafting" not in shown, "a bundle without heads need not draft"
+    entry = {
+        "file": "model.onnx", "data": [], "vocabulary": "tokenizer.json", "vocabulary_size": 9, "tokens": 2, "rank": 2,
+        "components": 2, "feature_layers": [1], "features": measured.manifest.model.hidden_size, "acceptance": None,
+    }  # fmt: skip
+    part = section(report(with_manifest(measured, draft=entry)), "drafting")
+    assert part.get("class") == "missing"
+    assert "edgekit bench" in text(part)
+    assert "--draft auto" in text(part)
+
+
+def test_drafting_of_another_state_is_stale(bare: Bundle) -> None:
+    write_sidecar(bare, "bench", documents.bench(draft=documents.drafted()))
+    root = report(with_manifest(bare, edgekit="0.0.1"))
+    assert "This is stale" in text(section(root, "drafting"))
+    assert "Drafting" not in tiles(root)
+
+
+@pytest.mark.parametrize("field", ["groups", "blocks", "answer_tokens"])
+def test_drafting_that_lacks_a_field_is_refused(bare: Bundle, field: str) -> None:
+    draft = documents.drafted()
+    del draft[field]
+    write_sidecar(bare, "bench", documents.bench(draft=draft))
+    with pytest.raises(BundleError, match=f"draft.{field}"):
+        report(bare)
+
+
 def test_speed_of_answers_that_were_not_proven(bare: Bundle) -> None:
     write_sidecar(bare, "bench", documents.bench(parity=None))
     assert "answers were not proven" in text(section(report(bare), "speed"))
