@@ -54,6 +54,18 @@ class BenchmarkOptions:
                 )
 
 
+def options_within(context: int) -> BenchmarkOptions:
+    """The usual options, with lengths cut to what a context of so many tokens holds, and each once."""
+    usual = BenchmarkOptions()
+    decoded = min(usual.decode_tokens, max(1, context - 1))
+    return replace(
+        usual,
+        prompt_tokens=tuple(dict.fromkeys(min(tokens, context) for tokens in usual.prompt_tokens)),
+        depths=tuple(dict.fromkeys(max(1, min(depth, context - decoded)) for depth in usual.depths)),
+        decode_tokens=decoded,
+    )
+
+
 def require_parity(bundle: Bundle) -> None:
     """Raise EdgekitError unless this very bundle was compared with PyTorch and passed."""
     found = read_sidecar(bundle, "parity")
@@ -133,6 +145,7 @@ def benchmark(bundle: Bundle, options: BenchmarkOptions, progress: Progress) -> 
         "read_bandwidth_method": METHOD,
         "others_cpu_share": measured["others_cpu_share"],
         "draft": drafted,
+        "telemetry": measured["telemetry"],
     }
 
 

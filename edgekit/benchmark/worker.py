@@ -108,16 +108,21 @@ def _work(request: Request, progress: MessageProgress) -> dict[str, Any]:
     if request.task == "drafts":
         return _drafts(request, bundle, session, progress)
 
+    from functools import partial
+
     from edgekit.benchmark.bandwidth import read_bandwidth
-    from edgekit.benchmark.measure import Timing, check_answers, measure
+    from edgekit.benchmark.energy import measured
+    from edgekit.benchmark.measure import Timing, check_answers
     from edgekit.benchmark.memory import resident_bytes
+    from edgekit.device.telemetry import Recorder, open_source
 
     result["memory_loaded"] = resident_bytes()
     timing = Timing(request.prompt_tokens, request.depths, request.decode_tokens, request.repetitions)
     vocab = bundle.manifest.model.vocab_size
     progress.stage("checking answers")
     check_answers(session, vocab)
-    timings = measure(session, vocab, timing, progress)
+    recorder = Recorder(open_=partial(open_source, on_cpu=backend.on_cpu))
+    timings = measured(session, vocab, timing, progress, recorder)
     result["memory_measured"] = resident_bytes()
     result["session"] = session.description
     session.close()
@@ -125,7 +130,7 @@ def _work(request: Request, progress: MessageProgress) -> dict[str, Any]:
     if backend.on_cpu:
         progress.stage("measuring memory bandwidth")
         result["read_bandwidth"] = read_bandwidth(request.threads)
-    return {**result, **timings.to_dict(timing)}
+    return {**result, **timings}
 
 
 def _drafts(request: Request, bundle: Bundle, session: DecoderSession, progress: MessageProgress) -> dict[str, Any]:

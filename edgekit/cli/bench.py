@@ -85,7 +85,7 @@ def command(
     as_json: bool,
     **choices: Any,
 ) -> None:
-    """Measure how fast a bundle runs here: first token, prompt, decoding, memory, loading, drafting.
+    """Measure how fast a bundle runs here: first token, prompt, decoding, drafts, memory, loading, tokens per joule.
 
     Everything runs in a process of its own. The answers are checked first. Only a bundle that has passed edgekit
     parity is measured. The result is kept in the bundle as bench.json. With --draft conversations are answered with
@@ -160,7 +160,9 @@ def _row(values: dict[str, Any], factor: float, unit: str) -> tuple[str, ...]:
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """Memory, bound and noise, as far as they can be told here."""
+    """Memory, bound, energy and noise, as far as they can be told here."""
+    from edgekit.benchmark.energy import energy_lines
+
     lines = []
     memory = report["memory"]
     if memory["measured"] is not None:
@@ -179,6 +181,7 @@ def _remarks(report: dict[str, Any]) -> list[str]:
             )
     if bandwidth is not None:
         lines.append(f"bandwidth: {report['read_bandwidth_method']}")
+    lines += energy_lines(report)
     noise = report["others_cpu_share"]
     if noise is not None:
         lines.append(

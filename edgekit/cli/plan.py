@@ -90,8 +90,14 @@ def command(
     """
     if (device is None) == (compare is None):
         raise click.UsageError("Give either --device NAME or --compare D1,D2,...")
+    if compare is not None and not any(name.strip() for name in compare.split(",")):
+        raise click.UsageError("--compare needs names of devices, with commas between them.")
     if compare is not None and power_mode is not None:
         raise click.UsageError("--power-mode is of one device: it does not go with --compare.")
+    if html_file is not None:
+        from edgekit.report.page import check_destination
+
+        check_destination(html_file)
     from edgekit.device.profile import device_profile
     from edgekit.plan.drafts import drafts_for
     from edgekit.plan.model_sizes import model_sizes
@@ -106,9 +112,10 @@ def command(
     plans = [make_plan(model, sizes, each, options, power_mode) for each in devices]
     if html_file is not None:
         from edgekit.files import atomic_write
-        from edgekit.plan.html import page
+        from edgekit.report.page import html_of
+        from edgekit.report.plan_page import plan_page
 
-        atomic_write(html_file, page(plans).encode())
+        atomic_write(html_file, html_of(plan_page(plans)))
         click.echo(f"wrote {html_file}", err=True)
     _print(plans, as_json, compared=compare is not None)
     _refuse(plans)
@@ -132,15 +139,7 @@ def _refuse(plans: list[Plan]) -> None:
     """DoesNotFit where a model does not fit on any of the devices."""
     if any(plan.fits for plan in plans):
         return
-    from edgekit.errors import DoesNotFit
-    from edgekit.plan.words import gigabytes
+    from edgekit.plan.refusal import does_not_fit
 
-    plan = plans[0]
-    largest = max(plan.memory.items, key=lambda item: item.bytes.value)
-    raise DoesNotFit(
-        "what runs must fit in what the device leaves to a program",
-        f"{plan.model} as {plan.options.dtype} needs {gigabytes(plan.memory.total.value)}, of which "
-        f"{gigabytes(largest.bytes.value)} {largest.name}; {plan.machine.device.title} leaves "
-        f"{gigabytes(plan.memory.available)}",
-        "choose one of the changes above" if not plans[1:] else "choose a larger device, or smaller weights",
-    )
+    larger = "choose a larger device, or smaller weights"
+    raise does_not_fit(plans[0], larger if plans[1:] else "choose one of the changes above")

@@ -28,12 +28,7 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
             "total": plan.memory.total.facts(),
             "available": plan.memory.available,
         },
-        "build": {
-            "backend": plan.build.backend,
-            "on_device": plan.build.on_device,
-            "memory": plan.build.memory.facts(),
-            "seconds": plan.build.seconds.facts() if plan.build.seconds else None,
-        },
+        "build": plan.build.facts(),
         "speed": {
             "tokens_per_s": speed.tokens_per_s.facts(),
             "tokens_per_s_at_start": speed.at_start.facts(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgekit.errors import DeviceError, ModelError
 from edgekit.plan.drafts import Drafts
@@ -45,6 +45,11 @@ class PlanOptions:
     compression: Compression = field(default_factory=Compression)
     drafts: Drafts | None = None
 
+    @property
+    def of_plain_steps(self) -> Compression:
+        """The compression as plain steps see it: they read no draft heads, though these take memory."""
+        return replace(self.compression, draft_head_bytes=0)
+
 
 def options_for(
     sizes: ModelSizes,
@@ -79,6 +84,12 @@ def options_for(
             f"choose --max-input-len {context} or less",
         )
     max_input = max_input or min(DEFAULT_MAX_INPUT, context)
+    if prompt is not None and prompt > context:
+        raise DeviceError(
+            "a prompt must fit into the context",
+            f"--prompt is {prompt:,}, the context {context:,}",
+            f"choose --prompt {context} or less, or a longer --context",
+        )
     if (attention == TPA) != (cache_ratio is not None):
         raise DeviceError(
             "--cache-ratio goes with --attention tpa, and the other way round",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgekit.checkpoint import open_checkpoint
 from edgekit.cli.bench import command
 from edgekit.errors import EdgekitError
 from tests.chat.tiny_bundle import write_tiny_bundle
+from tests.device.recorded import TEGRASTATS_ORIN_NANO
 from tests.parity.tiny_models import export, write_checkpoint
 
 SHORT = ["--prompt-tokens", "20,50", "--depth", "30", "--decode-tokens", "5", "--repetitions", "2", "--threads", "1"]
@@ -94,6 +96,35 @@ def test_it_is_kept_and_shown(report: dict[str, Any], bundle: Bundle) -> None:
     assert kept is not None
     # Repetitions shorter than a tick of the processors' clock tell nothing.
     assert ("noise: other processes" in result.stdout) is (kept["others_cpu_share"] is not None)
+
+
+def test_without_a_sensor_there_is_no_power_and_it_is_said(report: dict[str, Any], bundle: Bundle) -> None:
+    if shutil.which("tegrastats"):
+        pytest.skip("this machine has one")
+    assert report["telemetry"]["missing"].startswith("no tegrastats on the PATH")
+    assert report["telemetry"]["mean_power_w"] is None
+    assert report["decodes"][0]["tokens_per_joule"] is None
+    (line,) = (line for line in invoke(bundle).stdout.splitlines() if line.startswith("power"))
+    assert line == f"power: not measured: {report['telemetry']['missing']}"
+
+
+def test_with_a_sensor_power_and_tokens_per_joule_are_told(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tegrastats that always shows 4.968 W for the module."""
+    program = tmp_path / "tegrastats"
+    line = f"print({TEGRASTATS_ORIN_NANO!r}, flush=True)"
+    program.write_text(f"#!{sys.executable}\nimport time\nwhile True:\n    {line}\n    time.sleep(0.02)\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    result = invoke(bundle, "--json", "--repetitions", "60", "--decode-tokens", "200")
+    assert result.exception is None, result.exception
+    found = json.loads(result.stdout)
+    assert found["telemetry"]["source"] == "tegrastats, VDD_IN"
+    assert found["telemetry"]["mean_power_w"] == pytest.approx(4.968)
+    (decode,) = found["decodes"]
+    seconds = decode["s_per_token"]["mean"]
+    assert decode["tokens_per_joule"] == pytest.approx(1 / (4.968 * seconds), rel=0.02)
 
 
 @pytest.mark.parametrize(

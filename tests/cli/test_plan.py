@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgekit.cli.plan import command
-from edgekit.errors import CheckpointError, DeviceError, DoesNotFit
+from edgekit.errors import CheckpointError, DeviceError, DoesNotFit, EdgekitError
 
 MODELS = Path(__file__).parents[1] / "plan" / "models"
 LLAMA, SMOLLM2 = str(MODELS / "llama-2-7b.json"), str(MODELS / "smollm2-135m.json")
@@ -78,8 +78,32 @@ def test_a_page(tmp_path: Path) -> None:
     result = run(SMOLLM2, "--compare", f"{NANO},h100-sxm", "--html", str(page))
     assert result.exit_code == 0
     text = page.read_text()
-    assert text.startswith("<!doctype html>")
-    assert text.count("<svg") == 2
+    assert text.startswith("<!DOCTYPE html>")
+    # Two plots of both devices, one of each device, each for wide and narrow windows.
+    assert text.count("<svg") == 2 * (2 + 2)
+    assert run(SMOLLM2, "--device", NANO, "--html", str(page)).exit_code == 0, "its own page is replaced"
+
+
+@pytest.mark.parametrize("place", ["thesis.txt", "none/plan.html"])
+def test_a_page_takes_the_place_of_nothing_else(tmp_path: Path, place: str) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    result = run(SMOLLM2, "--device", NANO, "--html", str(tmp_path / place))
+    assert isinstance(result.exception, EdgekitError)
+    assert result.stdout == ""
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("names", ["", ",", " , "])
+def test_a_comparison_of_nothing(names: str) -> None:
+    result = run(SMOLLM2, "--compare", names)
+    assert result.exit_code == 2
+    assert "--compare needs names of devices" in result.stderr
+
+
+def test_a_prompt_that_the_context_cannot_hold() -> None:
+    result = run(SMOLLM2, "--device", NANO, "--context", "1000", "--prompt", "1001")
+    assert isinstance(result.exception, DeviceError)
+    assert "--prompt is 1,001, the context 1,000" in result.exception.fact
 
 
 def test_converted_attention() -> None:

@@ -342,6 +342,55 @@ def test_results_of_a_device(bare: Bundle, tmp_path: Path) -> None:
     assert "another bundle" not in text(part)
 
 
+def test_power_and_tokens_per_joule(bare: Bundle) -> None:
+    told = {"missing": "", "source": "a meter", "mean_power_w": 11.94, "peak_power_w": 14.2}
+    told |= {"peak_temperature_c": 55.4, "mean_gpu_clock_hz": 1.02e9}
+    document = documents.bench(telemetry=told)
+    document["decodes"][0]["tokens_per_joule"] = 3.14159
+    document["prompts"][0]["tokens_per_joule"] = None
+    write_sidecar(bare, "bench", document)
+    found = facts(section(report(bare), "speed"))
+    assert found["power"] == "11.9 W on average, 14.2 W at mosta meter"
+    assert found["energy: decode, 128 in the cache"] == "3.14 tokens/J"
+    assert "energy: prompt of 512" not in found
+    assert found["temperature of the GPU"] == "55.4 °C at most"
+    assert found["clock of the GPU"] == "1,020 MHz on average"
+    write_sidecar(bare, "bench", documents.bench(telemetry={**told, "missing": "no meter", "mean_power_w": None}))
+    assert facts(section(report(bare), "speed"))["power"] == "not measuredno meter"
+    write_sidecar(bare, "bench", documents.bench())
+    assert "power" not in facts(section(report(bare), "speed")), "a result that never asked"
+
+
+def test_the_plan_that_a_kit_carried(bare: Bundle, tmp_path: Path) -> None:
+    def estimate(value: float) -> dict[str, Any]:
+        return {"value": value, "low": value / 2, "high": value * 2, "basis": "b"}
+
+    plan = {
+        "verdict": {"run": "tight", "build": "does not fit", "fits": True},
+        "memory": {"total": estimate(2e9), "available": 3_000_000_000},
+        "build": {"memory": estimate(4e9)},
+        "speed": {"tokens_per_s": estimate(50.0), "limit": "memory bandwidth"},
+    }
+    result = documents.kit_result()
+    file = tmp_path / "result.json"
+    for found, words in ((plan, "tight in 3.00 GB"), (None, ""), ({"verdict": 3}, "")):
+        result["kit"]["plan"] = found
+        file.write_text(json.dumps(result))
+        part = section(report(bare, read_kit_result(file)), "kits")
+        shown = facts(part)
+        if words:
+            assert shown["plan: running"] == words
+            assert shown["plan: memory to run"] == "2.00 GB (1.00 GB to 4.00 GB)"
+            assert shown["plan: building there"] == "does not fit"
+            assert shown["plan: decoding, cache full"].endswith("limited by memory bandwidth")
+        else:
+            assert "plan: running" not in shown
+    assert "{'verdict': 3}" in text(part), "what is not known is shown as it is"
+    result["kit"]["plan"] = None
+    file.write_text(json.dumps(result))
+    assert "The kit carries no plan." in text(section(report(bare, read_kit_result(file)), "kits"))
+
+
 def test_a_run_on_a_device_that_did_not_get_far_or_failed(bare: Bundle, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     file.write_text(json.dumps(documents.kit_result(parity=None, benchmark=None)))
