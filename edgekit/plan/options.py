@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgekit.errors import DeviceError, ModelError
 from edgekit.plan.drafts import Drafts
@@ -44,6 +44,11 @@ class PlanOptions:
     resident_weight_bytes: int | None = None
     compression: Compression = field(default_factory=Compression)
     drafts: Drafts | None = None
+
+    @property
+    def of_plain_steps(self) -> Compression:
+        """The compression as plain steps see it: they read no draft heads, though these take memory."""
+        return replace(self.compression, draft_head_bytes=0)
 
 
 def options_for(

@@ -85,9 +85,7 @@ def make_plan(
     check_dtype(device, options.dtype)
     on = machine(device, power_mode)
     running = converted(sizes, options.cache_ratio) if options.attention == TPA else sizes
-    # A plain step reads no draft heads, though they take memory.
-    plain = replace(options, compression=replace(options.compression, draft_head_bytes=0))
-    cost = StepCost(running, on, options.dtype, plain.compression)
+    cost = StepCost(running, on, options.dtype, options.of_plain_steps)
     weights = weight_bytes(running, options.dtype, options.context, options.compression)
     return Plan(
         model=model,
@@ -97,7 +95,11 @@ def make_plan(
         options=options,
         memory=run_memory(running, on, options),
         build=build_cost(device, device.backend, running.layers, weights),
+<<<<<<< HEAD
         speed=_speed(running, on, plain, cost),
+=======
+        speed=_speed(running, on, options, cost),
+>>>>>>> loop
         break_even=break_even(cost, options.context, options.batch),
         drafting=None if options.drafts is None else forecast(cost, options.drafts, options.context),
         cache_pays=cache_pays(cost, options.batch),
@@ -111,7 +113,7 @@ def changed(plan: Plan, **changes: object) -> Plan:
 
 
 def _speed(sizes: ModelSizes, on: Machine, options: PlanOptions, cost: StepCost) -> Speed:
-    read = read_bytes(sizes, options.dtype, options.compression)
+    read = read_bytes(sizes, options.dtype, options.of_plain_steps)
     full, empty = (cost.step(context, options.batch) for context in (options.context, 1))
     rates = [with_band(step.seconds, _STEP_BASIS, read).inverse().scaled(options.batch) for step in (full, empty)]
     prompt = cost.prompt_seconds(options.prompt, options.max_input, options.batch)

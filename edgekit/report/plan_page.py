@@ -96,9 +96,10 @@ def comparison(plans: Sequence[Plan]) -> Table:
         )
         for plan in plans
     )
-    heads = ("device", "verdict", "memory", "tokens/s", "limited by", "first token")
-    drafted = ("drafted tokens/s", "speed-up") if plans[0].drafting is not None else ()
-    return Table("Devices", (*heads, *drafted), rows)
+    head: tuple[str, ...] = ("device", "verdict", "memory", "tokens/s", "limited by", "first token")
+    if plans[0].drafting is not None:
+        head = (*head, "drafted tokens/s", "speed-up")
+    return Table("Devices", head, rows)
 
 
 def _tiles(plan: Plan) -> tuple[Tile, ...]:
@@ -142,7 +143,7 @@ def _speed(plans: Sequence[Plan]) -> Figure:
 
 
 def _tokens_per_s(plan: Plan, context: int) -> float:
-    cost = StepCost(plan.sizes, plan.machine, plan.options.dtype, plan.options.compression)
+    cost = StepCost(plan.sizes, plan.machine, plan.options.dtype, plan.options.of_plain_steps)
     return plan.options.batch / cost.step(context, plan.options.batch).seconds
 
 
@@ -192,23 +193,26 @@ def _break_even(plan: Plan) -> tuple[Block, ...]:
     ]
     if even.free_positions:
         facts.insert(0, ("verified in the time of one position", f"about {even.free_positions}"))
+    facts += _drafting(plan)
     caption = f"Where {even.acceptance:.0%} of the proposed tokens are accepted"
-    return (Table(caption, head, rows, (1, 2, 3)), *_drafting(plan), Facts(tuple(facts)))
+    return (Table(caption, head, rows, (1, 2, 3)), Facts(tuple(facts)))
 
 
-def _drafting(plan: Plan) -> tuple[Block, ...]:
-    """What the drafts that were asked for are expected to give; nothing where none were."""
+def _drafting(plan: Plan) -> list[tuple[str, Text]]:
+    """What the drafts that were asked for win."""
     found = plan.drafting
     if found is None:
-        return ()
-    facts: list[tuple[str, Text]] = [
-        (f"drafting {found.proposed} tokens", Cell(f"{found.speed_up:.2f} times plain decoding")),
-        ("tokens a step", Cell(f"{found.tokens_per_step:.2f}", note=f"acceptance {found.basis}")),
-        ("such a step", f"{found.verify_cost + found.draft_cost:.2f} plain steps"),
-        ("pays from an acceptance of", "none" if found.needed_acceptance is None else f"{found.needed_acceptance:.0%}"),
-        ("best", f"{found.best} tokens, {rate(found.tokens_per_s)} tokens/s" if found.best else "plain decoding"),
+        return []
+    needed = "no acceptance" if found.needed_acceptance is None else f"an acceptance of {found.needed_acceptance:.0%}"
+    note = (
+        f"{found.tokens_per_step:.2f} tokens a step (acceptance {found.basis}) for "
+        f"{found.verify_cost + found.draft_cost:.2f} plain steps; pays from {needed} on"
+    )
+    best = f"{found.best} tokens" if found.best else "plain decoding"
+    return [
+        (f"drafting {found.proposed} tokens", Cell(f"{found.speed_up:.2f} times plain decoding", note=note)),
+        ("fastest", f"{best}, {rate(found.tokens_per_s)} tokens/s"),
     ]
-    return (Facts(tuple(facts)),)
 
 
 def _remarks(plan: Plan) -> tuple[Block, ...]:

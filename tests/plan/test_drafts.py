@@ -18,16 +18,10 @@ from edgekit.plan.facts import notes, plan_facts
 from edgekit.plan.machine import machine
 from edgekit.plan.model_sizes import ModelSizes
 from edgekit.plan.options import options_for
-from edgekit.plan.plan import Plan, make_plan
+from edgekit.plan.plan import make_plan
 from edgekit.plan.step_cost import StepCost
-from edgekit.report.page import html_of
-from edgekit.report.plan_page import plan_page
 from tests.chat.tiny_bundle import write_tiny_bundle
 from tests.plan.conftest import BOARD
-
-
-def page(plans: list[Plan]) -> str:
-    return html_of(plan_page(plans))
 
 
 @pytest.fixture
@@ -133,11 +127,6 @@ def test_a_plan_with_drafts(smollm2: ModelSizes) -> None:
     assert plan_facts(plain)["drafting"] is None
     assert any("upper bound" in note for note in notes(drafted))
     assert not any("upper bound" in note for note in notes(plain))
-    shown = page([drafted])
-    assert "drafting 4 tokens" in shown
-    assert "2.77" in shown
-    assert "drafted tokens/s" in page([drafted, drafted])
-    assert "drafted tokens/s" not in page([plain, plain])
 
 
 def test_drafting_is_told_for_one_sequence(smollm2: ModelSizes) -> None:

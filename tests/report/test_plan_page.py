@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.plan.drafts import Drafts
 from edgekit.plan.limits import largest_context
 from edgekit.plan.model_sizes import ModelSizes, model_sizes
 from edgekit.plan.options import PlanOptions
@@ -57,6 +58,18 @@ def test_several_side_by_side(large: ModelSizes) -> None:
         assert row[1] == f"{gigabytes(plan.memory.total.value)} of {gigabytes(plan.memory.available)}"
     for name in ("board", "card", "old"):
         assert "Several tokens at once" in text(section(root, name))
+
+
+def test_drafts_that_were_asked_for(large: ModelSizes) -> None:
+    options = PlanOptions("fp16", 4096, drafts=Drafts((0.7,) * 4, None, "as given"))
+    plans = [make_plan("a model", large, device, options) for device in (BOARD, CARD)]
+    shown = facts(section(parsed(html_of(plan_page(plans[:1]))), "tokens"))
+    # 1 + 0.7 + 0.49 + 0.343 + 0.2401
+    assert "2.77 tokens a step (acceptance as given)" in shown["drafting 4 tokens"]
+    assert shown["fastest"].startswith("4 tokens, ")
+    compared = table(section(parsed(html_of(plan_page(plans))), "comparison"), "Devices")
+    assert all(row[-1].endswith("with 4") for row in compared.values())
+    assert "drafting 4 tokens" not in facts(section(parsed(html_of(plan_page(plans_of(large)[:1]))), "tokens"))
 
 
 @pytest.mark.parametrize("count", [1, 3])
