@@ -144,13 +144,8 @@ def benchmark(bundle: Bundle, options: BenchmarkOptions, progress: Progress) -> 
         "read_bandwidth_bytes_per_s": bandwidth,
         "read_bandwidth_method": METHOD,
         "others_cpu_share": measured["others_cpu_share"],
-<<<<<<< HEAD
-        "telemetry": measured["telemetry"],
-        "draft": drafted,
-=======
         "draft": drafted,
         "telemetry": measured["telemetry"],
->>>>>>> loop
     }
 
 

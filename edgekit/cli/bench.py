@@ -85,11 +85,7 @@ def command(
     as_json: bool,
     **choices: Any,
 ) -> None:
-<<<<<<< HEAD
-    """Measure how fast a bundle runs here: first token, prompt, decoding, memory, loading, tokens per joule, drafting.
-=======
     """Measure how fast a bundle runs here: first token, prompt, decoding, drafts, memory, loading, tokens per joule.
->>>>>>> loop
 
     Everything runs in a process of its own. The answers are checked first. Only a bundle that has passed edgekit
     parity is measured. The result is kept in the bundle as bench.json. With --draft conversations are answered with

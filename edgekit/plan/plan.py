@@ -95,11 +95,7 @@ def make_plan(
         options=options,
         memory=run_memory(running, on, options),
         build=build_cost(device, device.backend, running.layers, weights),
-<<<<<<< HEAD
-        speed=_speed(running, on, plain, cost),
-=======
         speed=_speed(running, on, options, cost),
->>>>>>> loop
         break_even=break_even(cost, options.context, options.batch),
         drafting=None if options.drafts is None else forecast(cost, options.drafts, options.context),
         cache_pays=cache_pays(cost, options.batch),

@@ -136,13 +136,8 @@ class Controller:
             return "its refusal would cost more than it may lose"
         first = self.acceptance.chances(source, 1)[0]
         return (
-<<<<<<< HEAD
-            f"the best draft ({source.name}) promises no more than {tries.promised:.2f} times the speed of plain "
-            f"decoding, with {first:.0%} of its first tokens accepted"
-=======
             f"the best draft ({source.name}) promises no more than {tries.promised:.2f} times plain decoding's speed, "
             f"with {first:.0%} of its first tokens accepted"
->>>>>>> loop
         )
 
     def _must_measure(self) -> bool:
