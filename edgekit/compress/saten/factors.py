@@ -14,8 +14,8 @@ from edgekit.compress.saten.storage import stored, stored_bytes
 from edgekit.compress.saten.tensor_train import tensor_train
 from edgekit.compress.saten.whitening import Metric
 
-#: Halvings of the interval of errors that a train is sought in: ε to two thousandths.
-HALVINGS = 10
+#: Halvings of the interval of errors that a train is sought in: ε to a ten-thousandth.
+HALVINGS = 14
 
 
 def pair_bytes(shape: tuple[int, int], rank: int, dtype: str, block: int) -> int:
