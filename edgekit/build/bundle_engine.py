@@ -13,7 +13,6 @@ from edgekit.build import preflight
 from edgekit.build.backends import Backend
 from edgekit.build.engine import EngineBuild
 from edgekit.build.engine_cache import EngineCache
-from edgekit.build.estimate import BuildEstimate, estimate_build
 from edgekit.build.graph_build import (
     DECODER_ENGINE,
     DRAFT_ENGINE,
@@ -34,6 +33,8 @@ from edgekit.bundle.read import check_file, read_manifest
 from edgekit.device.host import disk_free_bytes
 from edgekit.device.profile import DeviceProfile
 from edgekit.errors import BuildError, DoesNotFit
+from edgekit.plan.build_cost import BuildCost, build_cost
+from edgekit.plan.estimate import Estimate
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]*")
 
@@ -71,6 +72,8 @@ class PreparedBuild:
 
     Attributes:
         draft: the graph of the draft heads; None where the bundle has none.
+        planned: what the build will take by the formulas of `edgekit plan`, with the weights that the bundle has.
+        seconds_before: how long the last build of the same graph took here; None when there was none.
         same: the bundle's own engine with these cache keys; None when there is none, or it is damaged.
         note: what could not be checked, "" when all was.
     """
@@ -82,7 +85,8 @@ class PreparedBuild:
     tools: Toolset
     decoder: GraphBuild
     draft: GraphBuild | None
-    estimate: BuildEstimate
+    planned: BuildCost
+    seconds_before: float | None
     same: EngineEntry | None
     note: str
 
@@ -134,8 +138,9 @@ def prepared_build(
     preflight.check_form(bundle, backend, trt, device)
     backend.check_options(trt, request.options)
     limits = preflight.served_limits(bundle, device, dict(request.limits))
-    note = preflight.check_operators(bundle, backend, version)
-    _check_disk(bundle)
+    notes = (preflight.check_operators(bundle, backend, version), preflight.check_processor(bundle, device))
+    planned = planned_build(bundle, device, backend.name)
+    _check_disk(bundle, planned)
     cache = EngineCache()
     if request.cache:
         cache.check()
@@ -150,9 +155,10 @@ def prepared_build(
         tools=tools,
         decoder=decoder,
         draft=draft,
-        estimate=estimate_build(bundle, len(decoder.profiles), known),
+        planned=planned,
+        seconds_before=known,
         same=next((e for e in manifest.engines if _is_of(e, decoder, draft) and _is_whole(bundle, e)), None),
-        note=note,
+        note="; ".join(note for note in notes if note),
     )
 
 
@@ -302,9 +308,17 @@ def _engine_name(request: BuildRequest, backend: Backend, bundle: Bundle) -> str
     return f"sm{request.device.compute_capability}-{bundle.manifest.dtype}{kind}"
 
 
-def _check_disk(bundle: Bundle) -> None:
-    """Refuse to begin where the engine, about as large as the graph's weights, will not fit."""
-    needed = int(1.3 * preflight.weight_bytes(bundle)) + (8 << 20)
+def planned_build(bundle: Bundle, device: DeviceProfile, backend: str) -> BuildCost:
+    """What building the bundle's engines takes, as `edgekit plan` reckons it; draft heads are as one more layer."""
+    manifest = bundle.manifest
+    layers = manifest.model.layers + (manifest.draft is not None)
+    weights = Estimate.exact(preflight.weight_bytes(bundle), "the bundle's own weights")
+    return build_cost(device, backend, layers, weights)
+
+
+def _check_disk(bundle: Bundle, planned: BuildCost) -> None:
+    """Refuse to begin where the engine will not fit."""
+    needed = planned.engine.high
     free = disk_free_bytes(bundle.path.absolute())
     if free < needed:
         raise DoesNotFit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,30 @@ def refuse_other_device(profile: DeviceProfile, bundle: Path) -> BuildError:
         f"an engine for {profile.title} is built on one: TensorRT builds for the GPU it runs on",
         f"it has compute capability {profile.compute_capability}, GPUs of this machine: {local}",
         f"make a kit that builds it there: edgekit build {bundle} --device {profile.name} -o KIT{others}",
+    )
+
+
+def check_processor(bundle: Bundle, profile: DeviceProfile) -> str:
+    """Refuse a plugin library that would be compiled for another processor than the device's.
+
+    Returns:
+        What is not known of an engine that is built beside another processor, "" where there is none.
+
+    Raises:
+        BuildError: the graph needs a plugin library, and this machine's would not load there.
+    """
+    here, there = platform.machine(), profile.cpu_architecture
+    if there in (None, here):
+        return ""
+    if bundle.manifest.operators:
+        kit = " with a device kit" if "tensorrt" in profile.backends else ""
+        raise BuildError(
+            "the plugin library of an engine is loaded where it is built and where it runs, so both have one processor",
+            f"{profile.title} has an {there} processor, this machine {here}",
+            f"build on the device itself{kit}: edgekit build {bundle.path} --device {profile.name} -o KIT",
+        )
+    return (
+        f"{profile.title} has an {there} processor, this machine {here}: whether this engine loads there was not tried"
     )
 
 

@@ -69,6 +69,7 @@ def heads_for(checkpoint: Checkpoint, model: Decoder, path: Path, components: in
             int(found.vocabulary[0]) >= 0 and highest < vocab,
             f"they draft tokens up to {highest}, the model's vocabulary ends at {vocab - 1}",
         ),
+        (len(found.table) == vocab, f"they know {len(found.table):,} tokens, the model has {vocab:,}"),
     ):
         if not fits:
             raise ExportError(

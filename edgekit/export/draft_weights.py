@@ -31,7 +31,6 @@ _PLAIN = ("mixture.weight",)
 #: the same at 79 % of positions, at 8 bits at 98 %; the distributions' total variation was 0.137 and 0.015, and so much
 #: acceptance is lost at most.
 _EIGHT_BITS = ("unembedding.weight", TOKEN_TABLE)
-_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,9 @@ def draft_weights(
     """
     values = _own(found)
     sources = weight_map(model)
-    embedding = _loaded(checkpoint, sources[_EMBEDDING])
-    head = embedding if model.lm_head is None else _loaded(checkpoint, sources[_HEAD])
+    head = _loaded(checkpoint, sources[_EMBEDDING if model.lm_head is None else _HEAD])
     values["unembedding.weight"] = head[found.vocabulary.numpy()]
-    values[TOKEN_TABLE] = _token_table(embedding, found, model.embedding_scale)
+    values[TOKEN_TABLE] = found.table.numpy()
     weights = {name: _weight(name, value, storage.of(name)) for name, value in values.items()}
     return weights, _quantized(values, storage)
 
@@ -101,13 +99,6 @@ def _own(found: DraftFile) -> dict[str, Floats]:
         state |= {COMPONENT_DOWN: rows, COMPONENT_UP: up.transpose(1, 0, 3, 2)}
     state["mixture.weight"] = state["mixture.weight"].T
     return {name: np.ascontiguousarray(value) for name, value in state.items()}
-
-
-def _token_table(embedding: Floats, found: DraftFile, scale: float) -> Floats:
-    """What the heads read of each token, [V, t], from the embedding [V, d] as the model uses it."""
-    projection = found.heads.token.weight.detach().numpy().astype(np.float32).T * np.float32(scale)
-    starts = range(0, len(embedding), _ROWS)
-    return np.concatenate([embedding[start : start + _ROWS] @ projection for start in starts])
 
 
 def _weight(name: str, value: Array, dtype: str) -> Weight:

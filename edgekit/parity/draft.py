@@ -37,7 +37,7 @@ class TorchDraft:
         self._heads = found.heads
         with torch.inference_mode():
             self._unembedding = head[found.vocabulary].float()
-            self._table = found.heads.token_table(embedding.float() * model.embedding_scale)
+            self._table = found.table
 
     def draft(
         self, features: Floats, tokens: Sequence[int], count: int

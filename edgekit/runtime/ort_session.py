@@ -64,6 +64,8 @@ class OrtSession:
             if operators.cache_kind(cache_kind) == contract.CACHE_SHARED
             else ConcatCache(geometry, backend)
         )
+        # Of keys and values in place, the graph's attention is GroupQueryAttention.
+        self._one_text = isinstance(self._cache, SharedCache) and geometry.tensors[0].form.suffix == contract.KEY
         self._binding = self._session.io_binding()
         self._batch = 0
         self._keep = np.ones(1, np.int64)
@@ -135,9 +137,16 @@ class OrtSession:
     def _checked(self, tokens: Tokens, keep: int) -> tuple[int, int]:
         if self._session is None:
             raise SessionError("a session must be open to be used", "it was closed")
-        return check_call(
+        batch, new = check_call(
             tokens, keep, vocab=self.vocab, length=self.length, capacity=self.capacity, last_batch=self._batch
         )
+        if batch > 1 and new > 1 and self.length and self._one_text:
+            raise SessionError(
+                "ONNX Runtime's GroupQueryAttention takes several new tokens after others of one text only",
+                f"there are {batch} texts, and {new} tokens of each follow {self.length}",
+                "give one token of each, or the texts one by one; a bundle of the portable form takes them together",
+            )
+        return batch, new
 
 
 def _address(array: npt.NDArray[Any]) -> int:

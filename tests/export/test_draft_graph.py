@@ -179,6 +179,17 @@ def test_heads_of_another_model_are_refused(
     assert "edgekit draft train" in caught.value.next_step
 
 
+def test_a_table_of_another_vocabulary_is_refused(checkpoints: Callable[[str], Checkpoint], tmp_path: Path) -> None:
+    checkpoint, path = checkpoints("llama"), tmp_path / "heads.safetensors"
+    known = checkpoint.config["vocab_size"]
+    found = tiny_heads(known, feature_layers=(1, 2, 3))
+    found.table = found.table[:-1]
+    write_heads(path, found)
+    with pytest.raises(ExportError) as caught:
+        heads_for(checkpoint, model_on_meta(checkpoint.config), path, None)
+    assert caught.value.fact.endswith(f"they know {known - 1} tokens, the model has {known}")
+
+
 def test_tokens_beyond_the_vocabulary_are_refused(checkpoints: Callable[[str], Checkpoint], tmp_path: Path) -> None:
     checkpoint, path = checkpoints("llama"), tmp_path / "heads.safetensors"
     write_heads(path, tiny_heads(10_000, feature_layers=(1, 2, 3)))

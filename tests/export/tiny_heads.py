@@ -49,7 +49,8 @@ def tiny_heads(vocab: int, *, seed: int = 0, record: dict[str, Any] | None = Non
         values = 1 + 0.1 * values if "norm" in name else values
         parameter.data = torch.from_numpy(values.astype(np.float16).astype(np.float32))
     chosen = np.sort(rng.choice(vocab, config.vocabulary, replace=False))
-    return DraftFile(heads.eval().requires_grad_(False), torch.from_numpy(chosen), record or {})
+    table = torch.from_numpy(rng.standard_normal((vocab, config.token_rank)).astype(np.float32))
+    return DraftFile(heads.eval().requires_grad_(False), table, torch.from_numpy(chosen), record or {})
 
 
 def rounded(array: np.ndarray, settings: QuantizationSettings) -> BlockQuantized:
@@ -86,8 +87,7 @@ def torch_draft(
     embedding = model.model.embed_tokens.weight
     head = embedding if model.lm_head is None else model.lm_head.weight
     with torch.no_grad():
-        table = heads.token_table(embedding * model.embedding_scale)
-        u = heads.trunk_output(torch.from_numpy(features), table[torch.from_numpy(tokens)])
+        u = heads.trunk_output(torch.from_numpy(features), found.table[torch.from_numpy(tokens)])
         log_weights = heads.log_weights(u)
         chosen = (log_weights + torch.from_numpy(noise)).topk(count, -1).indices
         every = torch.softmax(heads.positions(u) @ head[found.vocabulary].T, -1)
