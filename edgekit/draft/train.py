@@ -30,6 +30,8 @@ from edgekit.heal.full_attention import head_of
 from edgekit.models.registry import model_from_checkpoint
 from edgekit.progress import Progress
 
+#: Steps of the mixture over those of the single heads.
+_MIXTURE_RATE = 0.25
 COURSE, SINGLE, MIXTURE = "course.json", "single", "mixture"
 
 
@@ -100,7 +102,9 @@ def train(
     if done and config.rank > 1:
         courses[MIXTURE] = Course()
         student = Student(grown(student.heads, config, norm, options.seed), reader)
-        done = _stage(MIXTURE, student, cache, frozen, options, courses[MIXTURE], folder, found, progress, stop)
+        # Steps as large as those of fresh heads lead away from what the single heads have learnt.
+        second = replace(options, rate=_MIXTURE_RATE * options.rate)
+        done = _stage(MIXTURE, student, cache, frozen, second, courses[MIXTURE], folder, found, progress, stop)
     seconds = _spent(folder, time.monotonic() - started)
     if not done:
         return Trained(False, seconds, {})
