@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit import contract
-from edgekit.errors import BundleError, DoesNotFit, EdgekitError, SessionError
+from edgekit.errors import SessionError
 from edgekit.runtime.cuda import Cuda
 from edgekit.runtime.session import Features, Logits, Tokens
 from edgekit.runtime.signature import (
@@ -21,10 +20,12 @@ from edgekit.runtime.signature import (
     features_width,
 )
 from edgekit.runtime.trt_cache import ConcatCache, SharedCache, TrtCache
-from edgekit.runtime.trt_engine import Context, Profile, TrtEngine
+from edgekit.runtime.trt_decoder_engine import DecoderEngine
+from edgekit.runtime.trt_engine import Context, Profile
 from edgekit.runtime.trt_graphs import StepGraphs
 from edgekit.runtime.trt_memory import DeviceBuffers, Pinned
 from edgekit.runtime.trt_outputs import StepOutputs
+from edgekit.runtime.trt_running import running
 
 _ID = np.dtype(np.int64).itemsize
 #: A mask of slots is lengthened by so many at a time: attention reads at most that many keys in vain, and the shapes of
@@ -46,7 +47,7 @@ class TrtSession:
 
     def __init__(
         self,
-        engine: TrtEngine,
+        engine: DecoderEngine,
         cuda: Cuda,
         *,
         cache_kind: str,
@@ -75,7 +76,7 @@ class TrtSession:
         if width := features_width(engine.outputs, engine.name):
             self._widths[contract.DRAFT_FEATURES] = width
         self.features: Features | None = None
-        self._engine: TrtEngine | None = engine
+        self._engine: DecoderEngine | None = engine
         self._cuda = cuda
         self._stream = cuda.stream()
         if cache_kind == contract.CACHE_SHARED:
@@ -89,12 +90,12 @@ class TrtSession:
         #: On the GPU, for the current batch: token ids and the attention mask.
         self._inputs = DeviceBuffers(cuda)
         self._inputs_batch = 0
-        self._outputs = StepOutputs(cuda, self._widths)
+        self._outputs = StepOutputs(cuda, {name: (width,) for name, width in self._widths.items()})
         #: On the host: token ids, the mask, and a place for each number of positions to keep, so that what TensorRT
         #: reads from there never changes under it.
         self._ids: Pinned | None = None
         self._mask: Pinned | None = None
-        self._keeps = Pinned(cuda, (max(profile.most_new for profile in engine.profiles) + 1,), np.int64)
+        self._keeps = Pinned(cuda, (engine.longest_piece + 1,), np.int64)
         self._keeps.array[:] = np.arange(len(self._keeps.array))
 
     @property
@@ -124,22 +125,18 @@ class TrtSession:
         kept = min(keep, new) or new
         found = {name: np.empty((batch, kept, width), np.float32) for name, width in self._widths.items()}
         try:
-            self._prepare(batch, most)
-            for start in range(0, new, most):
-                end = min(start + most, new)
-                # The positions of this piece whose logits are wanted; at least one is computed.
-                first = max(start, new - kept)
-                piece = self._step(tokens[:, start:end], max(1, end - first))
-                if end > first:
-                    for name, values in piece.items():
-                        found[name][:, first - (new - kept) : end - (new - kept)] = values
-        except BaseException as error:
-            # What was enqueued may still be running: nothing may change under it. Its error is the one at hand.
-            with contextlib.suppress(EdgekitError):
-                self._cuda.synchronize(self._stream)
+            with running(self._cuda, self._stream, f"processing {new} tokens after {before}"):
+                self._prepare(batch, most)
+                for start in range(0, new, most):
+                    end = min(start + most, new)
+                    # The positions of this piece whose logits are wanted; at least one is computed.
+                    first = max(start, new - kept)
+                    piece = self._step(tokens[:, start:end], max(1, end - first))
+                    if end > first:
+                        for name, values in piece.items():
+                            found[name][:, first - (new - kept) : end - (new - kept)] = values
+        except BaseException:
             self._cache.rollback(before)
-            if isinstance(error, EdgekitError):
-                raise _while(error, f"processing {new} tokens after {before}") from error
             raise
         self._batch, self.features = batch, found.get(contract.DRAFT_FEATURES)
         return found[contract.LOGITS]
@@ -182,7 +179,7 @@ class TrtSession:
             self._graphs.run(key, enqueue, lambda: context.capturable(self._stream))
         self._cuda.synchronize(self._stream, "run the engine")
         self._cache.accept(new)
-        return self._outputs.arrays(batch, kept)
+        return self._outputs.arrays((batch, kept))
 
     def _columns(self, new: int) -> int:
         """The length of the attention mask for a step of `new` tokens: of one token, the same for many steps."""
@@ -205,7 +202,7 @@ class TrtSession:
         context.address(contract.ATTENTION_MASK, self._inputs.addresses[1])
         context.address(contract.LOGITS_TO_KEEP, self._keeps.address + kept * _ID)
         self._outputs.make_room(batch * kept, self._forget_graphs)
-        self._outputs.bind(context, profile, batch, kept)
+        self._outputs.bind(context, profile, (batch, kept))
 
     def _prepare(self, batch: int, most_new: int) -> None:
         """Have inputs for a batch: room for its tokens, and a mask of ones."""
@@ -261,7 +258,7 @@ class TrtSession:
         return self._cache.arrays(self._stream)
 
 
-def _slots(engine: TrtEngine, geometry: CacheGeometry, capacity: int) -> int:
+def _slots(engine: DecoderEngine, geometry: CacheGeometry, capacity: int) -> int:
     """Tokens that buffers written in place have room for: what every profile takes, and at least `capacity`."""
     first = geometry.tensors[0]
     sizes = [profile.sizes(first.past, first.form.axis) for profile in engine.profiles]
@@ -274,9 +271,3 @@ def _slots(engine: TrtEngine, geometry: CacheGeometry, capacity: int) -> int:
             f"choose --max-context {high} or less, or build it for more: edgekit build BUNDLE --device DEVICE --help",
         )
     return slots
-
-
-def _while(error: EdgekitError, doing: str) -> EdgekitError:
-    """The error with what was being done in its fact."""
-    kind = next(kind for kind in (DoesNotFit, BundleError, SessionError, EdgekitError) if isinstance(error, kind))
-    return kind(error.rule, f"while {doing}: {error.fact}", error.next_step)

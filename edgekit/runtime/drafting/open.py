@@ -13,7 +13,7 @@ from edgekit.contract import FORM_ORT, FORM_PORTABLE
 from edgekit.errors import BundleError, SessionError
 from edgekit.runtime.drafting.acceptance import Source
 from edgekit.runtime.drafting.controller import Controller
-from edgekit.runtime.drafting.cp import CPDrafter
+from edgekit.runtime.drafting.cp import CPDrafter, DraftSession
 from edgekit.runtime.drafting.draft_session import OrtDraftSession
 from edgekit.runtime.drafting.drafting import Drafting, Policy
 from edgekit.runtime.drafting.fixed import FixedLength
@@ -62,7 +62,8 @@ def drafting_for(
     Raises:
         SessionError: there are no draft heads, a draft model has other tokens, drafts cannot be that long, or an engine
             cannot be opened.
-        BundleError: the bundle of a draft model, or the files of draft heads, are not what they should be.
+        BundleError: the bundle of a draft model, or the files of draft heads, are not what they should be; with
+            TensorRT, no engine of the heads is there that this machine can run.
         DoesNotFit: memory ran out.
     """
     if choice is None:
@@ -88,9 +89,7 @@ def drafters_for(
     if choice in (AUTO, COPIES):
         drafters.append(NGramDrafter(longest=max(count or 0, _LONGEST_COPY)))
     heads = bundle.manifest.draft
-    # No engine of TensorRT runs them yet.
-    fitting = choice == HEADS or (choice == AUTO and backend != "tensorrt")
-    if fitting and heads is not None:
+    if heads is not None and (choice == HEADS or (choice == AUTO and _runs_heads(bundle, backend))):
         drafters.append(CPDrafter(_draft_session(bundle, heads, backend, threads)))
     if choice not in CHOICES:
         drafters.append(_draft_model(Path(choice), backend, threads, operators))
@@ -144,12 +143,17 @@ def repeats(bundle: Bundle) -> bool:
     return not (manifest.form in (FORM_ORT, FORM_PORTABLE) and manifest.dtype in ("int8", "int4"))
 
 
-def _draft_session(bundle: Bundle, heads: DraftInfo, backend: str, threads: int | None) -> OrtDraftSession:
-    if backend == "tensorrt":
-        raise SessionError(
-            "draft heads run in ONNX Runtime", "the backend is tensorrt", "choose --draft ngram, or --draft off"
-        )
+def _runs_heads(bundle: Bundle, backend: str) -> bool:
+    """Whether the bundle has what runs its draft heads with a backend: for TensorRT, an engine of them."""
+    return backend != "tensorrt" or any(entry.draft is not None for entry in bundle.manifest.engines)
+
+
+def _draft_session(bundle: Bundle, heads: DraftInfo, backend: str, threads: int | None) -> DraftSession:
     vocabulary = _vocabulary(bundle.file(heads.vocabulary))
+    if backend == "tensorrt":
+        from edgekit.runtime.trt_bundle import open_draft_session
+
+        return open_draft_session(bundle, vocabulary)
     return OrtDraftSession(bundle.file(heads.file), vocabulary, backend=backend, threads=threads)
 
 
