@@ -30,18 +30,19 @@ class StepOutputs:
         self._host: dict[str, Pinned] = {}
         self._rows = 0
 
-    def make_room(self, rows: int, moving: Callable[[], None]) -> None:
+    def make_room(self, rows: int, moving: Callable[[], None] | None = None) -> None:
         """Have room for so many rows. Where memory runs out there is room for none.
 
         Args:
-            moving: called before buffers move.
+            moving: called before buffers move, if given.
 
         Raises:
             DoesNotFit: memory ran out.
         """
         if self._rows >= rows:
             return
-        moving()
+        if moving is not None:
+            moving()
         self.free()
         self._device.allocate([rows * width * _ITEM for width in self._widths.values()])
         for name, width in self._widths.items():

@@ -86,15 +86,20 @@ def drafters_for(
     """The drafters alone, the first to be asked first; see `drafting_for`. Raises what it does."""
     check_choice(bundle, choice)
     drafters: list[Drafter] = []
-    if choice in (AUTO, COPIES):
-        drafters.append(NGramDrafter(longest=max(count or 0, _LONGEST_COPY)))
-    heads = bundle.manifest.draft
-    if heads is not None and (choice == HEADS or (choice == AUTO and _runs_heads(bundle, backend))):
-        drafters.append(CPDrafter(_draft_session(bundle, heads, backend, threads)))
-    if choice not in CHOICES:
-        drafters.append(_draft_model(Path(choice), backend, threads, operators))
-    if count is not None:
-        _check_length(count, drafters)
+    try:
+        if choice in (AUTO, COPIES):
+            drafters.append(NGramDrafter(longest=max(count or 0, _LONGEST_COPY)))
+        heads = bundle.manifest.draft
+        if heads is not None and (choice == HEADS or (choice == AUTO and _runs_heads(bundle, backend))):
+            drafters.append(CPDrafter(_draft_session(bundle, heads, backend, threads)))
+        if choice not in CHOICES:
+            drafters.append(_draft_model(Path(choice), backend, threads, operators))
+        if count is not None:
+            _check_length(count, drafters)
+    except BaseException:
+        for drafter in drafters:
+            drafter.close()
+        raise
     return drafters
 
 

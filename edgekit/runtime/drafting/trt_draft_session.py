@@ -158,7 +158,7 @@ class TrtDraftSession:
             self._inputs.allocate([array.nbytes for array in given.values()])
             for name, array in given.items():
                 self._given[name] = Pinned(self._cuda, array.shape, array.dtype)
-            self._outputs.make_room(batch, self._forget_graphs)
+            self._outputs.make_room(batch)
         except BaseException:
             self._free()
             raise

@@ -12,18 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit.build.bundle_engine import engine_from_bundle, prepared_build
 from edgekit.build.profile import AxisRange, Limits, decoder_profiles, draft_profiles
 from edgekit.bundle import Bundle, EngineEntry, read_bundle
 from edgekit.bundle.engine_entry import DraftEngine
 from edgekit.bundle.extend import extend_bundle
 from edgekit.checkpoint import open_checkpoint
-from edgekit.errors import BundleError, EdgekitError
+from edgekit.errors import BundleError, EdgekitError, SessionError
+from edgekit.runtime.drafting.draft_session import OrtDraftSession
 from edgekit.runtime.drafting.drafting import Drafting
 from edgekit.runtime.drafting.open import drafting_for
 from edgekit.runtime.generate import generate
 from edgekit.runtime.options import Finished, GenerationOptions
 from edgekit.runtime.sampling import SamplingOptions
 from edgekit.runtime.session import session_from_bundle
+from edgekit.runtime.trt_bundle import open_draft_session
+from tests import gpu_tools
 from tests.export.tiny_heads import export_with_heads, written_heads
 from tests.parity.tiny_models import write_checkpoint
 from tests.runtime.fake_cuda import FakeCudart
@@ -41,13 +45,16 @@ def entry(name: str = "sm89-fp32", *, drafts: bool = True, **changed: Any) -> En
     return replace(found, draft=replace(DRAFT, file=f"engines/{name}/draft.engine")) if drafts else found
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("heads")
+def exported_to(folder: Path, form: str, dtype: str = "fp32") -> Bundle:
     config = {"num_hidden_layers": 2, "max_position_embeddings": 256}
     checkpoint = open_checkpoint(write_checkpoint(folder / "llama", "llama", **config))
     heads = written_heads(folder / "heads.safetensors", checkpoint, feature_layers=(1, 2))
-    return export_with_heads(checkpoint, folder / "bundle", heads, "tensorrt", draft_components=2)
+    return export_with_heads(checkpoint, folder / "bundle", heads, form, dtype, draft_components=2)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return exported_to(tmp_path_factory.mktemp("heads"), "tensorrt")
 
 
 @pytest.fixture
@@ -201,3 +208,35 @@ def test_another_graph_in_its_place_is_refused_and_closed(make: Make, trt: FakeT
     assert "draft.engine: it has" in refused(bundle).fact
     assert not gpu.live
     assert not gpu.streams
+
+
+def test_what_was_opened_is_closed_where_drafts_are_too_long(make: Make, trt: FakeTensorRT, gpu: FakeCudart) -> None:
+    bundle = make(entry())
+    with pytest.raises(SessionError, match="cp proposes 3"):
+        opened(bundle, "auto", 4)
+    assert trt.deserialised == [b"engines/sm89-fp32/draft.engine"]
+    assert not gpu.streams
+
+
+@pytest.mark.gpu
+def test_a_real_engine_says_what_onnx_runtime_says(tmp_path: Path) -> None:
+    if (reason := gpu_tools.no_tensorrt()) is not None:
+        pytest.skip(reason)
+    bundle = exported_to(tmp_path, gpu_tools.form(), "fp16")
+    engine_from_bundle(prepared_build(bundle, gpu_tools.build_request(max_batch_size=2)))
+    bundle = read_bundle(bundle.path)
+    heads = bundle.manifest.draft
+    assert heads is not None
+    ids = np.load(bundle.file(heads.vocabulary)).astype(np.int64)
+    session, reference = open_draft_session(bundle, ids), OrtDraftSession(bundle.file(heads.file), ids, threads=1)
+    rng = np.random.default_rng(0)
+    for batch in (1, 1, 1, 2, 2, 1):
+        features = rng.standard_normal((batch, heads.features)).astype(np.float32)
+        # Far apart, so that rounding decides nothing about which components are taken, nor their order.
+        noise = np.stack([100 * rng.permutation(heads.rank) for _ in range(batch)]).astype(np.float32)
+        arguments = features, rng.integers(3, 200, batch), noise
+        found, wanted = session.draft(*arguments), reference.draft(*arguments)
+        np.testing.assert_allclose(found[0], wanted[0], atol=0.05)
+        assert (np.abs(found[1] - wanted[1]).sum(-1) / 2).max() < 0.02, "total variation of a token"
+    assert session.graph_launches >= 2
+    session.close()

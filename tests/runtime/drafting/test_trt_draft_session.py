@@ -211,6 +211,7 @@ def test_an_engine_that_fails_is_told_and_the_next_draft_is_right(graph: Path, f
         session.draft(*first)
     assert "while drafting: " in caught.value.fact
     assert "cudaErrorLaunchFailure" in caught.value.fact
+    assert not fake.gpu.queue, "what was enqueued is over before anything can change under it"
     same(session.draft(*second), want)
 
 
