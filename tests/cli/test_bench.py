@@ -124,7 +124,7 @@ def test_with_a_sensor_power_and_tokens_per_joule_are_told(
     assert found["telemetry"]["mean_power_w"] == pytest.approx(4.968)
     (decode,) = found["decodes"]
     seconds = decode["s_per_token"]["mean"]
-    assert decode["tokens_per_joule"] == pytest.approx(1 / (4.968 * seconds), rel=0.02)
+    assert decode["tokens_per_joule"] == pytest.approx(1 / (4.968 * seconds), rel=0.15)
 
 
 @pytest.mark.parametrize(

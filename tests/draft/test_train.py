@@ -114,5 +114,5 @@ def test_a_text_beside_conversations_is_trained_on_but_not_measured_on(
     text = read_heads(tmp_path / "h.safetensors").record["text"]
     assert text["given"] is not None
     assert text["positions"] > 48 * 128  # a batch of conversations, and the text
-    nothing = train("--positions", "0", given=False)
+    nothing = train("--positions", "0", given=False, name="other.safetensors")
     assert "there must be a text" in str(nothing.exception)
