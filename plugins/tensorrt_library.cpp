@@ -9,6 +9,7 @@ namespace edgekit::trt {
 
 nvinfer1::IPluginCreatorInterface* tpa_append_creator();
 nvinfer1::IPluginCreatorInterface* tpa_attention_creator();
+nvinfer1::IPluginCreatorInterface* tt_sparse_linear_creator();
 
 }  // namespace edgekit::trt
 
@@ -20,6 +21,7 @@ EDGEKIT_EXPORTED nvinfer1::IPluginCreatorInterface* const* getCreators(std::int3
   static nvinfer1::IPluginCreatorInterface* const creators[] = {
       edgekit::trt::tpa_append_creator(),
       edgekit::trt::tpa_attention_creator(),
+      edgekit::trt::tt_sparse_linear_creator(),
   };
   count = static_cast<std::int32_t>(sizeof(creators) / sizeof(creators[0]));
   return creators;

@@ -81,6 +81,7 @@ def _operands(kind: str, operands: tuple[Operand, ...], variants: tuple[str, ...
     """The enum, the names, the number under given flags, and the index among those that exist."""
     names = ", ".join(f"k{camel(operand.name)}" for operand in operands)
     text = ", ".join(f'"{operand.name}"' for operand in operands)
+    int32 = ", ".join("true" if operand.dtype == "int32" else "false" for operand in operands)
     generic = ", ".join("true" if operand.dtype == "T" else "false" for operand in operands)
     arguments = "".join(f", {name}" for name in variants).removeprefix(", ")
     unused = flags.replace("bool ", "[[maybe_unused]] bool ")
@@ -90,8 +91,9 @@ def _operands(kind: str, operands: tuple[Operand, ...], variants: tuple[str, ...
     lines += [
         f"inline constexpr int k{kind}Limit = {len(operands)};",
         f"inline constexpr const char* k{kind}Names[] = {{{text}}};",
-        "// Whether the element type is the graph's; the others are int64.",
+        "// Whether the element type is the graph's; whether it is int32; the others are int64.",
         f"inline constexpr bool k{kind}Generic[] = {{{generic}}};",
+        f"inline constexpr bool k{kind}Int32[] = {{{int32}}};",
         f"constexpr bool has_{low}({kind} {low}{comma}{unused}) {{",
         f"  switch ({low}) {{",
     ]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-#: Element type of the operands that follow the graph's type; others name theirs ("int64").
+#: Element type of the operands that follow the graph's type; others name theirs ("int64", "int32").
 GENERIC = "T"
 #: Attribute values by name.
 Attributes = Mapping[str, Any]

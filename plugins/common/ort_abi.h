@@ -27,6 +27,7 @@ constexpr int kFail = 1, kInvalidArgument = 2;
 enum ElementType : int {
   kUndefined = 0,
   kFloat = 1,
+  kInt32 = 6,
   kInt64 = 7,
   kFloat16 = 10,
   kDouble = 11,

@@ -47,11 +47,14 @@ template <>
 constexpr ElementType element_type<bfloat16>() { return kBFloat16; }
 template <>
 constexpr ElementType element_type<std::int64_t>() { return kInt64; }
+template <>
+constexpr ElementType element_type<std::int32_t>() { return kInt32; }
 
 inline std::string type_name(int type) {
   switch (type) {
     case kFloat: return "float32";
     case kInt64: return "int64";
+    case kInt32: return "int32";
     case kFloat16: return "float16";
     case kDouble: return "float64";
     case kBFloat16: return "bfloat16";
@@ -110,6 +113,12 @@ class Attributes {
   float real(const char* name) const {
     float value = 0;
     require(api_.get(KernelInfoGetAttribute_float)(info_, name, &value), name, "a float");
+    return value;
+  }
+
+  std::int64_t integer(const char* name) const {
+    std::int64_t value = 0;
+    require(api_.get(KernelInfoGetAttribute_int64)(info_, name, &value), name, "an integer");
     return value;
   }
 

@@ -13,7 +13,7 @@
 //     static cudaError_t launch(const Attributes&, const Call&, void* workspace, cudaStream_t);
 //   };
 //
-// `Attributes` has visit_attributes() and a member in_place.
+// `Attributes` has visit_attributes(), and a member in_place if the operator appends to caches.
 //
 // Needs TensorRT 10.3 or newer: from there on a plugin may say that an output is one of its inputs
 // (IPluginV3OneBuildV2), which is how a cache is written in place.
@@ -58,6 +58,22 @@ struct Call {
 
 // More than any device has. The workspace is asked for at build time, where the device is not known.
 constexpr int kMaxMultiprocessors = 256;
+
+// in_place of an operator's attributes; one that appends to no cache has none.
+template <class Attributes>
+auto in_place(const Attributes& attributes, int) -> decltype(attributes.in_place != 0) {
+  return attributes.in_place != 0;
+}
+template <class Attributes>
+bool in_place(const Attributes&, long) {
+  return false;
+}
+
+// The element type of an operand where that of the graph is `element`.
+inline nvinfer1::DataType type_of(const Operand& operand, nvinfer1::DataType element) {
+  using nvinfer1::DataType;
+  return operand.int64 ? DataType::kINT64 : operand.int32 ? DataType::kINT32 : element;
+}
 
 inline bool is_element(nvinfer1::DataType type) {
   using nvinfer1::DataType;
@@ -114,7 +130,7 @@ class Plugin final : public nvinfer1::IPluginV3,
       }
     }
     if (!sizes_agree(known, nullptr)) return -1;
-    by_letter["N"] = by_letter[attributes_.in_place ? "P" : "T"];
+    if (by_letter.count("P")) by_letter["N"] = by_letter[in_place(attributes_, 0) ? "P" : "T"];
     for (int i = 0; i < nb_outputs; ++i) {
       const auto names = letters(outputs_[i].axes);
       outputs[i].nbDims = static_cast<std::int32_t>(names.size());
@@ -127,7 +143,9 @@ class Plugin final : public nvinfer1::IPluginV3,
                                  std::int32_t nb_inputs, std::int32_t) noexcept override {
     const auto& operand = operands[position].desc;
     if (operand.format != nvinfer1::TensorFormat::kLINEAR) return false;
-    if (position < nb_inputs && inputs_[position].int64) return operand.type == nvinfer1::DataType::kINT64;
+    if (position < nb_inputs && !inputs_[position].of_the_graph()) {
+      return operand.type == type_of(inputs_[position], operand.type);
+    }
     const int first = element_input();
     return position <= first ? is_element(operand.type) : operand.type == operands[first].desc.type;
   }
@@ -152,7 +170,7 @@ class Plugin final : public nvinfer1::IPluginV3,
   }
 
   std::int32_t getAliasedInput(std::int32_t output) noexcept override {
-    return attributes_.in_place ? outputs_[output].past : -1;
+    return in_place(attributes_, 0) ? outputs_[output].past : -1;
   }
 
   // ---- IPluginV3OneRuntime
@@ -201,7 +219,7 @@ class Plugin final : public nvinfer1::IPluginV3,
  private:
   int element_input() const {
     int index = 0;
-    while (inputs_[index].int64) ++index;
+    while (!inputs_[index].of_the_graph()) ++index;
     return index;
   }
 
@@ -234,8 +252,11 @@ class Plugin final : public nvinfer1::IPluginV3,
       return false;
     }
     for (std::size_t i = 0; i < inputs_.size(); ++i) {
-      if (inputs[i] == (inputs_[i].int64 ? nvinfer1::DataType::kINT64 : element)) continue;
-      refuse(Op::kName, inputs_[i].int64 ? "indices and masks must be int64" : "all elements must be of one type",
+      if (inputs[i] == type_of(inputs_[i], element)) continue;
+      refuse(Op::kName,
+             inputs_[i].int64   ? "indices and masks must be int64"
+             : inputs_[i].int32 ? "columns must be int32"
+                                : "all elements must be of one type",
              std::string(inputs_[i].name) + " is of TensorRT type " + std::to_string(static_cast<int>(inputs[i])));
       return false;
     }
@@ -259,7 +280,7 @@ class Plugin final : public nvinfer1::IPluginV3,
   // The cache rule: the pasts hold the T - S older tokens, or in place are buffers for at least T.
   std::string cache_problem(const Sizes& sizes) const {
     const auto past = sizes.of("P"), fresh = sizes.of("S"), total = sizes.of("T"), present = sizes.of("N");
-    if (attributes_.in_place) {
+    if (in_place(attributes_, 0)) {
       if (past >= 0 && present >= 0 && past != present) return wrong_present(present, "P", past);
       if (past < 0 || total < 0 || past >= total) return "";
       return "in place the pasts must have room for T = " + std::to_string(total) + " tokens, they have " +

@@ -16,6 +16,9 @@ struct Operand {
   const char* axes;         // letters, separated by commas
   bool int64 = false;       // element type int64; otherwise that of the operator
   int past = -1;            // of a cache output: the input that holds its older rows
+  bool int32 = false;       // element type int32
+
+  bool of_the_graph() const { return !int64 && !int32; }
 };
 
 inline std::vector<std::string> letters(const char* axes) {

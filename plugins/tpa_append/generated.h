@@ -37,8 +37,9 @@ enum class Input { kPast, kNew, kAttentionMask };
 //   attention_mask [B, T]: only its length is read
 inline constexpr int kInputLimit = 3;
 inline constexpr const char* kInputNames[] = {"past", "new", "attention_mask"};
-// Whether the element type is the graph's; the others are int64.
+// Whether the element type is the graph's; whether it is int32; the others are int64.
 inline constexpr bool kInputGeneric[] = {true, true, false};
+inline constexpr bool kInputInt32[] = {false, false, false};
 constexpr bool has_input(Input input) {
   switch (input) {
     case Input::kPast: return true;
@@ -66,8 +67,9 @@ enum class Output { kPresent };
 //   present [B, N, R, W]: past and new rows
 inline constexpr int kOutputLimit = 1;
 inline constexpr const char* kOutputNames[] = {"present"};
-// Whether the element type is the graph's; the others are int64.
+// Whether the element type is the graph's; whether it is int32; the others are int64.
 inline constexpr bool kOutputGeneric[] = {true};
+inline constexpr bool kOutputInt32[] = {false};
 constexpr bool has_output(Output output) {
   switch (output) {
     case Output::kPresent: return true;

@@ -58,8 +58,9 @@ enum class Input { kAQ, kBQ, kAK, kBK, kAV, kBV, kPastAK, kPastBK, kPastAV, kPas
 //   frequencies [D/2]: column of the tables that turns the pair (j, j + D/2)
 inline constexpr int kInputLimit = 14;
 inline constexpr const char* kInputNames[] = {"a_q", "b_q", "a_k", "b_k", "a_v", "b_v", "past_a_k", "past_b_k", "past_a_v", "past_b_v", "attention_mask", "cos", "sin", "frequencies"};
-// Whether the element type is the graph's; the others are int64.
+// Whether the element type is the graph's; whether it is int32; the others are int64.
 inline constexpr bool kInputGeneric[] = {true, true, true, true, true, true, true, true, true, true, false, true, true, false};
+inline constexpr bool kInputInt32[] = {false, false, false, false, false, false, false, false, false, false, false, false, false, false};
 constexpr bool has_input(Input input, [[maybe_unused]] bool factored_query, [[maybe_unused]] bool contextual_key, [[maybe_unused]] bool contextual_value) {
   switch (input) {
     case Input::kAQ: return factored_query;
@@ -102,8 +103,9 @@ enum class Output { kOutput, kPresentAK, kPresentBK, kPresentAV, kPresentBV };
 //   present_b_v [B, N, R_V, E]: past_b_v and b_v
 inline constexpr int kOutputLimit = 5;
 inline constexpr const char* kOutputNames[] = {"output", "present_a_k", "present_b_k", "present_a_v", "present_b_v"};
-// Whether the element type is the graph's; the others are int64.
+// Whether the element type is the graph's; whether it is int32; the others are int64.
 inline constexpr bool kOutputGeneric[] = {true, true, true, true, true};
+inline constexpr bool kOutputInt32[] = {false, false, false, false, false};
 constexpr bool has_output(Output output, [[maybe_unused]] bool factored_query, [[maybe_unused]] bool contextual_key, [[maybe_unused]] bool contextual_value) {
   switch (output) {
     case Output::kOutput: return true;

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../common/element.h"
+
 #ifdef EDGEKIT_CUDA_ON_HOST
 #include "../common/cuda_on_host.h"
 #else
@@ -12,8 +14,6 @@
 #endif
 
 namespace edgekit {
-
-enum class Element { float32, float16, bfloat16, float64 };  // float64: on the host only
 
 // All tensors are dense, row-major, on the device, of one element type (mask and frequencies: int64).
 // Letters: B batch, S new tokens, T = S + past tokens, H heads, D key head size, E value head size.

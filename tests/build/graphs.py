@@ -20,6 +20,7 @@ ELEMENTS = {
 }
 #: Sizes with no common factors, so that axes that are mixed up show.
 SIZES = {"H": 3, "D": 10, "E": 7, "R_Q": 5, "R_K": 2, "R_V": 1, "L": 64, "F": 5, "R": 2, "W": 11, "D/2": 5}
+SIZES |= {"K": 26, "O": 9, "Z": 6, "Z/2": 3}
 CAPACITY = 48
 DYNAMIC = {
     "B": contract.AXIS_BATCH,
@@ -31,6 +32,7 @@ FACTORED = {"factored_query": 1, "contextual_key": 1, "contextual_value": 1}
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "TPAAttention": {"scale": 0.25, "value_scale": 0.5, **FACTORED},
     "TPAAppend": {},
+    "TTSparseLinear": {"low_rank": 1, "bias": 1},
 }
 
 
@@ -55,7 +57,8 @@ def one_operator(
         leave_out: an attribute that the node lacks.
     """
     spec = operator(name)
-    values = spec.complete(ATTRIBUTES[name] | {"in_place": int(in_place)} | (attributes or {}))
+    placed = {"in_place": int(in_place)} if any(output.past for output in spec.outputs) else {}
+    values = spec.complete(ATTRIBUTES[name] | placed | (attributes or {}))
     length = SIZES | DYNAMIC | ({"P": CAPACITY} if in_place else {}) | (sizes or {})
 
     def value_info(operand: Any, dims: tuple[Any, ...] | None) -> onnx.ValueInfoProto:

@@ -13,6 +13,7 @@
 
 #include "tpa_append/launch.h"
 #include "tpa_attention/launch.h"
+#include "tt_sparse_linear/launch.h"
 
 using namespace nvinfer1;
 
@@ -43,6 +44,17 @@ cudaError_t launch_tpa_append(const TpaAppendParams& p, cudaStream_t stream) {
   LINE(batch), LINE(fresh), LINE(total), LINE(past_slots), LINE(present_slots), LINE(row_bytes), LINE(past);
   line("new", p.fresh_rows);
   LINE(present);
+  return cudaSuccess;
+}
+const char* tt_sparse_linear_problem(Element, const TtSparseLinearParams&) { return nullptr; }
+std::size_t tt_sparse_linear_workspace(Element, const TtSparseLinearParams&) { return 0; }
+cudaError_t launch_tt_sparse_linear(Element element, const TtSparseLinearParams& p, void* workspace,
+                                    cudaStream_t stream) {
+  line("element", static_cast<double>(element));
+  line("workspace", workspace);
+  line("stream", stream);
+  LINE(tokens), LINE(inputs), LINE(outputs), LINE(rank), LINE(entries), LINE(x), LINE(a), LINE(b), LINE(columns);
+  LINE(values), LINE(bias), LINE(y);
   return cudaSuccess;
 }
 

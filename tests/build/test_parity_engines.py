@@ -11,11 +11,13 @@ from edgekit.ops.spec import OpSpec
 from tests.build.conftest import Build
 from tests.ops.backends.tensorrt_plugin import static_model
 
-SPECS = [operator("TPAAttention"), operator("TPAAppend")]
+SPECS = [operator("TPAAttention"), operator("TPAAppend"), operator("TTSparseLinear")]
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+PLACES = [(spec, in_place) for spec in SPECS for in_place in sorted({case.in_place for case in spec.cases()})]
+
+
+@pytest.mark.parametrize(("spec", "in_place"), PLACES, ids=[f"{spec.name}-{place}" for spec, place in PLACES])
 def test_they_build(build: Build, library: Path, spec: OpSpec, in_place: bool) -> None:
     case = next(case for case in spec.cases() if case.in_place == in_place)
     inputs = case.inputs("float16")

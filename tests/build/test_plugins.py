@@ -94,7 +94,7 @@ def record(tmp_path_factory: pytest.TempPathFactory, tensorrt_include: Path, nvc
 
 SIZES = {
     "B": 2, "S": 3, "P": 8, "T": 11, "N": 11, "H": 5, "D": 14, "E": 13, "R_Q": 6, "R_K": 4, "R_V": 9, "L": 64, "F": 7,
-    "D/2": 7, "R": 4, "W": 10,
+    "D/2": 7, "R": 4, "W": 10, "K": 21, "O": 17, "Z": 12, "Z/2": 6,
 }  # fmt: skip
 
 
@@ -147,3 +147,24 @@ def test_shapes_that_break_the_cache_rule_are_refused_before_the_run(record: Pat
     assert recorded(record, "TPAAppend", {"in_place": 0}, SIZES | {"T": 12, "N": 12})["shapes"] == -1
     assert recorded(record, "TPAAppend", {"in_place": 1}, SIZES | {"P": 10, "N": 10})["shapes"] == -1
     assert recorded(record, "TPAAppend", {"in_place": 0}, SIZES | {"N": 12})["shapes"] == -1
+
+
+@pytest.mark.parametrize("variant", list(itertools.product((0, 1), repeat=2)))
+def test_every_tensor_of_a_compressed_layer_reaches_its_operand(record: Path, variant: tuple[int, int]) -> None:
+    flags = dict(zip(("low_rank", "bias"), variant, strict=True))
+    found = recorded(record, "TTSparseLinear", flags, SIZES)
+    spec = operator("TTSparseLinear")
+    inputs = [operand.name for operand in spec.active_inputs(flags)]
+    for operand in spec.inputs:
+        assert found[operand.name] == (1000 + inputs.index(operand.name) if operand.name in inputs else 0)
+    assert found["y"] == 2000
+    sizes = {"tokens": 6, "inputs": 21, "outputs": 17, "rank": 4 * flags["low_rank"], "entries": 12}
+    assert {name: found[name] for name in sizes} == sizes
+    assert (found["element"], found["workspace"], found["stream"]) == (2, 3000, 4000)
+    assert (found["shapes"], found["status"]) == (0, 0)
+
+
+def test_a_compressed_layer_whose_operands_disagree_is_refused(record: Path) -> None:
+    flags = {"low_rank": 1, "bias": 1}
+    for change in ({"Z/2": 5}, {"K": 70000}):
+        assert recorded(record, "TTSparseLinear", flags, SIZES | change)["shapes"] == -1

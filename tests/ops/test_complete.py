@@ -40,7 +40,8 @@ def test_the_cases_are_worth_the_name(spec: OpSpec) -> None:
     assert len({case.name for case in cases}) == len(cases) >= 5
     variants = {tuple(case.attributes[name] for name in spec.variants) for case in cases}
     assert len(variants) == 2 ** len(spec.variants)
-    assert {case.in_place for case in cases} == {True, False}
+    appends = any(output.past for output in spec.outputs)
+    assert {case.in_place for case in cases} == ({True, False} if appends else {False})
     for case in cases:
         again = case.inputs("float32")
         for name, array in case.inputs("float32").items():

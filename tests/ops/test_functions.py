@@ -18,9 +18,9 @@ from tests.ops.compare import assert_close, expected_outputs
 SPECS = [spec for spec in map(operator, stems()) if not spec.trace_only]
 #: What TensorRT 10.3 imports, of the operators that bodies use (its list of supported ONNX operators, opset 20).
 TENSORRT_10_3 = {
-    "Add", "And", "Cast", "Concat", "Constant", "CumSum", "Equal", "Gather", "Identity", "LessOrEqual", "MatMul", "Max",
-    "Mul", "Not", "Or", "Range", "ReduceSum", "Reshape", "Shape", "Slice", "Softmax", "Split", "Squeeze", "Sub",
-    "Transpose", "Unsqueeze", "Where",
+    "Add", "And", "Cast", "Concat", "Constant", "CumSum", "Div", "Equal", "Expand", "Gather", "Identity", "LessOrEqual",
+    "MatMul", "Max", "Mod", "Mul", "Not", "Or", "Range", "ReduceSum", "Reshape", "ScatterElements", "Shape", "Slice",
+    "Softmax", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ SHAPES = {
 
 
 def test_operators_are_found_by_their_files() -> None:
-    assert operators() == ["CausalAttention", "TPAAppend", "TPAAttention"]
+    assert operators() == ["CausalAttention", "TPAAppend", "TPAAttention", "TTSparseLinear"]
 
 
 @pytest.mark.parametrize(("name", "near"), [("TPAAtention", "TPAAttention"), ("tpa_apend", "TPAAppend")])

@@ -64,6 +64,8 @@ def library(stem: str) -> ctypes.CDLL:
     if stem == "tpa_attention":
         loaded.edgekit_tpa_attention_problem.restype = ctypes.c_char_p
         loaded.edgekit_tpa_attention_workspace.restype = ctypes.c_size_t
+    if stem == "tt_sparse_linear":
+        loaded.edgekit_tt_sparse_linear_problem.restype = ctypes.c_char_p
     return loaded
 
 
@@ -168,6 +170,22 @@ def tpa_append(inputs: dict[str, np.ndarray], *, in_place: bool, alias: bool = T
     status = library("tpa_append").edgekit_tpa_append(sizes, tensors)
     assert status == 0, f"launch returned {status}"
     return present
+
+
+def tt_sparse_linear(inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Run the kernels of TTSparseLinear."""
+    arrays = {name: np.array(value, order="C", copy=True) for name, value in inputs.items()}
+    batch, tokens, width = arrays["x"].shape
+    outputs, entries = arrays["values"].shape
+    arrays["y"] = _poison(np.empty((batch, tokens, outputs), arrays["x"].dtype))
+    rank = len(arrays["a"]) if "a" in arrays else 0
+    sizes = (ctypes.c_int64 * 5)(batch * tokens, width, outputs, rank, entries)
+    names = ("x", "a", "b", "values", "bias", "columns", "y")
+    pointers = (ctypes.c_void_p * 7)(*(arrays[name].ctypes.data if name in arrays else None for name in names))
+    element = ELEMENTS[arrays["x"].dtype.name]
+    status = library("tt_sparse_linear").edgekit_tt_sparse_linear(element, sizes, pointers)
+    assert status == 0, f"launch returned {status}"
+    return arrays["y"]
 
 
 def _poison(array: np.ndarray) -> np.ndarray:

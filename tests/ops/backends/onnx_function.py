@@ -21,6 +21,7 @@ TYPES = {
     "float16": onnx.TensorProto.FLOAT16,
     "bfloat16": onnx.TensorProto.BFLOAT16,
     "int64": onnx.TensorProto.INT64,
+    "int32": onnx.TensorProto.INT32,
 }
 
 
@@ -40,7 +41,7 @@ def run(
     spec: OpSpec, attributes: dict[str, Any], inputs: dict[str, np.ndarray], in_place: bool
 ) -> dict[str, np.ndarray]:
     generic = next(o.name for o in spec.active_inputs(attributes) if o.dtype == "T")
-    assert attributes["in_place"] == int(in_place)
+    assert attributes.get("in_place", 0) == int(in_place)
     session = _session(spec.name, tuple(attributes.items()), inputs[generic].dtype.name)
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(None, inputs), strict=True))

@@ -27,6 +27,7 @@ TYPES = {
     "float16": TensorProto.FLOAT16,
     "bfloat16": TensorProto.BFLOAT16,
     "int64": TensorProto.INT64,
+    "int32": TensorProto.INT32,
 }
 
 
