@@ -14,6 +14,7 @@ from edgekit.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA,
     CacheInfo,
+    EncoderInfo,
     EngineEntry,
     FileEntry,
     GraphInfo,
@@ -21,6 +22,7 @@ from edgekit.bundle.manifest import (
     ModelInfo,
     Tokens,
 )
+from edgekit.bundle.kind import require_kind
 from edgekit.bundle.read import Bundle, FileCheck, check_files, read_bundle
 from edgekit.bundle.sidecar import SIDECARS, Measurement, find_measurement, read_sidecar, write_sidecar
 from edgekit.bundle.write import BundleDraft, write_bundle
@@ -32,6 +34,7 @@ __all__ = [
     "Bundle",
     "BundleDraft",
     "CacheInfo",
+    "EncoderInfo",
     "EngineEntry",
     "FileCheck",
     "FileEntry",
@@ -44,6 +47,7 @@ __all__ = [
     "find_measurement",
     "read_bundle",
     "read_sidecar",
+    "require_kind",
     "write_bundle",
     "write_sidecar",
 ]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 
 from edgekit import contract
 from edgekit.bundle import write_bundle
@@ -21,22 +18,30 @@ from edgekit.compress.quantizer import QuantizedModel, quantized_model
 from edgekit.compress.units import is_matrix
 from edgekit.errors import ExportError
 from edgekit.export.bind import bind_weights
+from edgekit.export.encoder_bundle import encoder_bundle
 from edgekit.export.estimate import Estimate, estimate
 from edgekit.export.genai_config import GENAI_FILE, genai_config
 from edgekit.export.options import DEFAULT_MAX_CONTEXT, DTYPES, ExportOptions
+from edgekit.export.records import (
+    graph_record,
+    model_name,
+    outcome_record,
+    provenance_record,
+    versions_record,
+    write_graph,
+    write_json,
+)
 from edgekit.export.trace import Traced, traced_from_config
-from edgekit.export.write import DATA_FILE, MODEL_FILE, check_model, write_model
-from edgekit.models.registry import check_weights, model_on_meta, weight_map
+from edgekit.models.registry import check_weights, kind_of, model_on_meta, weight_map
 from edgekit.progress import Progress
 from edgekit.rewrite.pipelines import PIPELINES, rewrite
-from edgekit.rewrite.rule import Context, Outcome
+from edgekit.rewrite.rule import Context
 from edgekit.rewrite.tensorrt_table import check_operators, operator_table
 
 __all__ = ["DTYPES", "Estimate", "ExportOptions", "bundle_from_checkpoint", "estimate"]
 
 #: The oldest TensorRT that takes a form.
 _TENSORRT = {contract.FORM_JETPACK6: "10.3", contract.FORM_TENSORRT: "10.15"}
-_TRACED_WITH = ("torch", "onnx", "onnxscript", "onnx-graphsurgeon", "numpy")
 
 
 def bundle_from_checkpoint(
@@ -57,6 +62,10 @@ def bundle_from_checkpoint(
         ModelError, CheckpointError, ExportError, RewriteError: the checkpoint or its graph is not as it must be.
         BundleError, DoesNotFit: the destination is taken, or too small.
     """
+    if kind_of(checkpoint.config) == contract.KIND_ENCODER:
+        return encoder_bundle(
+            checkpoint, destination, options, overwrite=overwrite, progress=progress, recipe=recipe
+        )
     tokenizer = checkpoint.tokenizer_files()
     max_context = _max_context(checkpoint.config, options)
     model = model_on_meta(checkpoint.config, max_context)
@@ -71,21 +80,21 @@ def bundle_from_checkpoint(
         context = Context(traced.geometry, options.activations, quantized, max_context)
         progress.stage("rewrite", len(PIPELINES[options.form]), "rules")
         rules = rewrite(traced.graph, options.form, context, lambda name: progress.advance())
-        structure = _write(traced.graph, draft.path, progress, standard=options.form != contract.FORM_ORT)
+        structure = write_graph(traced.graph, draft.path, progress, standard=options.form != contract.FORM_ORT)
         _check_target(structure, options.form)
         for name, contents in tokenizer.items():
             (draft.path / name).write_bytes(contents)
-        _write_json(draft.path / "config.json", checkpoint.config)
+        write_json(draft.path / "config.json", checkpoint.config)
         progress.stage("hash")
         draft.manifest.update(_manifest(checkpoint, options, traced, structure, max_context, tokenizer))
-        draft.manifest["rules"] = {name: _outcome(outcome) for name, outcome in rules.items()}
+        draft.manifest["rules"] = {name: outcome_record(outcome) for name, outcome in rules.items()}
         draft.manifest["quantization"] = quantized.record() if quantized is not None else None
         draft.manifest["recipe"] = recipe
         if options.form == contract.FORM_ORT:
             generation = json.loads(tokenizer.get("generation_config.json", b"{}"))
             genai = genai_config(draft.manifest["model"], draft.manifest["tokens"], generation, max_context=max_context)
             if genai is not None:
-                _write_json(draft.path / GENAI_FILE, genai)
+                write_json(draft.path / GENAI_FILE, genai)
     return destination
 
 
@@ -106,21 +115,6 @@ def _quantized(checkpoint: Checkpoint, options: ExportOptions, progress: Progres
         return None
     names = [name for name in checkpoint.names() if is_matrix(name, checkpoint.spec(name).shape)]
     return quantized_model(checkpoint, names, settings, progress)
-
-
-def _write(graph: gs.Graph, folder: Path, progress: Progress, *, standard: bool) -> onnx.ModelProto:
-    """Write the model; forms without onnxruntime's own operators must also pass the ONNX checker."""
-
-    def written(done: int, total: int) -> None:
-        if done == 0:
-            progress.stage("write", total, "tensors")
-        else:
-            progress.advance()
-
-    structure = write_model(graph, folder, written)
-    if standard:
-        check_model(folder / MODEL_FILE)
-    return structure
 
 
 def _check_target(structure: onnx.ModelProto, form: str) -> None:
@@ -156,7 +150,7 @@ def _manifest(
     )
     return {
         "model": {
-            "name": options.name or _name(checkpoint),
+            "name": options.name or model_name(checkpoint),
             "model_type": checkpoint.config["model_type"],
             "layers": geometry.layers,
             "heads": geometry.heads,
@@ -180,30 +174,12 @@ def _manifest(
                 ).items()
             },
         },
-        "graph": {
-            "file": MODEL_FILE,
-            "data": [DATA_FILE],
-            "opset": next(entry.version for entry in structure.opset_import if not entry.domain),
-            "inputs": [_signature(value) for value in structure.graph.input],
-            "outputs": [_signature(value) for value in structure.graph.output],
-            "taps": traced.taps,
-        },
+        "graph": graph_record(structure, traced.taps),
         "operators": _operators(structure),
         "tokens": _tokens(checkpoint, tokenizer),
-        "provenance": {
-            "checkpoint": {
-                "path": checkpoint.path.name,
-                "location": str(checkpoint.path.absolute()),
-                "format": checkpoint.format,
-                "files": checkpoint.files(),
-            }
-        },
-        "versions": {**{name: version(name) for name in _TRACED_WITH}, "python": platform.python_version()},
+        "provenance": provenance_record(checkpoint),
+        "versions": versions_record(),
     }
-
-
-def _name(checkpoint: Checkpoint) -> str:
-    return checkpoint.path.stem if checkpoint.path.is_file() else checkpoint.path.absolute().name
 
 
 def _tokens(checkpoint: Checkpoint, tokenizer: dict[str, bytes]) -> dict[str, Any]:
@@ -231,23 +207,3 @@ def _operators(structure: onnx.ModelProto) -> list[dict[str, Any]]:
         {"name": name, "version": version[contract.OPERATOR_DOMAIN], "nodes": nodes}
         for name, nodes in sorted(counted.items())
     ]
-
-
-def _signature(value: onnx.ValueInfoProto) -> dict[str, Any]:
-    tensor = value.type.tensor_type
-    return {
-        "name": value.name,
-        "dtype": onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
-        "shape": [axis.dim_param or axis.dim_value for axis in tensor.shape.dim],
-    }
-
-
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "fired": outcome.fired,
-        "refused": [{"node": refusal.node, "reason": refusal.reason} for refusal in outcome.refused],
-    }
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -33,10 +33,8 @@ def padding_bias(attention_mask: Tensor, dtype: torch.dtype, relative: Tensor | 
     Args:
         attention_mask: int64 [B, S], zeros for padding.
     """
-    real = (attention_mask != 0)[:, None, None, :]
     batch, length = attention_mask.shape
-    hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=attention_mask.device)
-    seen = torch.zeros((), dtype=dtype, device=attention_mask.device) if relative is None else relative
+    seen = attention_mask.new_zeros((1, 1, 1, 1), dtype=dtype) if relative is None else relative
     # Expanded over the queries because ONNX Runtime's Attention takes no mask that leaves them out.
-    heads = 1 if relative is None else relative.shape[1]
-    return torch.where(real, seen, hidden).expand(batch, heads, length, length)
+    every = seen.expand(batch, seen.shape[1], length, length)
+    return every.masked_fill(attention_mask[:, None, None, :] == 0, torch.finfo(dtype).min)

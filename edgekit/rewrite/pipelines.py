@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 
 import onnx_graphsurgeon as gs
@@ -37,7 +37,12 @@ ORT = [
     "attach_functions",
 ]
 
+#: Encoders: attention is one standard operator already, and the engine fuses residuals with norms, and activations.
+ENCODER_PORTABLE = ["fold_weight_transpose", "quantize_linear_qdq"]
+ENCODER_ORT = ["fold_weight_transpose", "quantize_linear", "quantize_embedding"]
+
 PIPELINES = {FORM_PORTABLE: PORTABLE, FORM_ORT: ORT, FORM_TENSORRT: TENSORRT, FORM_JETPACK6: JETPACK6}
+ENCODER_PIPELINES = {FORM_PORTABLE: ENCODER_PORTABLE, FORM_ORT: ENCODER_ORT}
 
 
 def rule_named(name: str) -> Rule:
@@ -47,7 +52,11 @@ def rule_named(name: str) -> Rule:
 
 
 def rewrite(
-    graph: gs.Graph, form: str, context: Context, progress: Callable[[str], None] | None = None
+    graph: gs.Graph,
+    form: str,
+    context: Context,
+    progress: Callable[[str], None] | None = None,
+    pipelines: Mapping[str, list[str]] = PIPELINES,
 ) -> dict[str, Outcome]:
     """Run a form's pipeline over a traced graph, in place; the outcome of each rule in order.
 
@@ -55,7 +64,7 @@ def rewrite(
         RewriteError: a rule fired less often than expected, or does not hold what it ensures.
     """
     outcomes = {}
-    for name in PIPELINES[form]:
+    for name in pipelines[form]:
         if progress is not None:
             progress(name)
         outcomes[name] = run_rule(rule_named(name), graph, context)
