@@ -10,6 +10,7 @@ bundle.file("model.onnx"), bundle.manifest.model.layers
 
 from __future__ import annotations
 
+from edgekit.bundle.kind import require_kind
 from edgekit.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA,
@@ -22,7 +23,6 @@ from edgekit.bundle.manifest import (
     ModelInfo,
     Tokens,
 )
-from edgekit.bundle.kind import require_kind
 from edgekit.bundle.read import Bundle, FileCheck, check_files, read_bundle
 from edgekit.bundle.sidecar import SIDECARS, Measurement, find_measurement, read_sidecar, write_sidecar
 from edgekit.bundle.write import BundleDraft, write_bundle

@@ -182,7 +182,8 @@ class Manifest:
             tokens=Tokens(
                 bos=tokens.optional_integer("bos"),
                 eos=tokens.integers("eos", "token ids"),
-                pad=tokens.optional_integer("pad"),
+                # An encoder fills batches with it.
+                pad=tokens.integer("pad") if kind == contract.KIND_ENCODER else tokens.optional_integer("pad"),
                 add_bos=tokens.boolean("add_bos"),
             ),
             files=files,

@@ -59,10 +59,11 @@ def command(bundle: Path, unchecked: bool, as_json: bool, **choices: Any) -> Non
     parity is measured. The result is kept in the bundle as bench.json.
     """
     from edgekit.benchmark.run import BenchmarkOptions, benchmark, require_parity
-    from edgekit.bundle import read_bundle, write_sidecar
+    from edgekit.bundle import read_bundle, require_kind, write_sidecar
     from edgekit.cli.display_progress import displayed_progress
 
     opened = read_bundle(bundle)
+    require_kind(opened, "decoder", "a benchmark of decoding")
     options = BenchmarkOptions(**choices)
     if not unchecked:
         require_parity(opened)

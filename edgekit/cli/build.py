@@ -84,11 +84,12 @@ def command(bundle: Path, output: Path | None, progress: str, dry_run: bool, as_
     there and run with one command.
     """
     from edgekit.build.bundle_engine import engine_from_bundle, prepared_build
-    from edgekit.bundle import read_bundle
+    from edgekit.bundle import read_bundle, require_kind
     from edgekit.cli.build_progress import displayed_build
 
     request = _request(choices)
     opened = read_bundle(bundle, verify="full", engines=False)
+    require_kind(opened, "decoder", "an engine")
     if output is not None:
         _make_kit(opened, request, output, as_json)
         return

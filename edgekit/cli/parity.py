@@ -27,9 +27,7 @@ EXACT_MODES = ("prefill", "chunked", "decode")
 @click.option(
     "--tokens",
     type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    help="Length of each prompt's greedy continuation.",
+    help="Length of each prompt's greedy continuation, of a decoder.  [default: 64]",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one per physical core]")
 @click.option("--offline", is_flag=True, help="Fetch nothing; fail if the checkpoint is not in the cache.")
@@ -38,7 +36,7 @@ def command(
     bundle: Path,
     against: str | None,
     prompts: Path | None,
-    tokens: int,
+    tokens: int | None,
     threads: int | None,
     offline: bool,
     as_json: bool,
@@ -47,7 +45,8 @@ def command(
 
     Prompts are continued greedily by PyTorch in float32; then both run over the same tokens, and the residual stream
     after each layer, the caches and the logits are compared, with the whole text at once, in chunks and token by
-    token. The result is kept in the bundle as parity.json. Exits with 3 when a tolerance is broken.
+    token. An encoder's embeddings and hidden states are compared text by text and in a padded batch. The result is kept
+    in the bundle as parity.json. Exits with 3 when a tolerance is broken.
     """
     from edgekit.bundle import read_bundle, write_sidecar
     from edgekit.cli.display_progress import displayed_progress
@@ -55,14 +54,23 @@ def command(
 
     opened = read_bundle(bundle)
     require_torch("comparing a bundle with PyTorch")
-    from edgekit.parity.check import parity_of
+    if opened.manifest.kind == "encoder":
+        from edgekit.cli.encoder_parity import compare_encoder
+
+        if tokens is not None:
+            raise click.UsageError("--tokens has no effect with an encoder, which continues nothing.")
+        compare_encoder(bundle, opened, against, prompts, threads, offline, as_json)
+        return
+    from edgekit.parity.check import TOKENS, parity_of
     from edgekit.parity.origin import checkpoint_of
     from edgekit.parity.prompts import prompts_from_file
 
     texts = None if prompts is None else prompts_from_file(prompts)
     checkpoint = checkpoint_of(opened, against, offline=offline)
     with displayed_progress() as progress:
-        report = parity_of(opened, checkpoint, prompts=texts, tokens=tokens, threads=threads, progress=progress)
+        report = parity_of(
+            opened, checkpoint, prompts=texts, tokens=tokens or TOKENS, threads=threads, progress=progress
+        )
     write_sidecar(opened, "parity", report.to_dict())
     if as_json:
         click.echo(json.dumps({"bundle": str(bundle), **report.to_dict()}, indent=2))

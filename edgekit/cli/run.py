@@ -73,7 +73,7 @@ def command(
         raise click.UsageError("--json and --stream-json exclude each other.")
     text = _prompt(prompt, prompt_file)
 
-    from edgekit.bundle import read_bundle
+    from edgekit.bundle import read_bundle, require_kind
     from edgekit.chat.display import PlainDisplay
     from edgekit.chat.interrupt import Interrupt
     from edgekit.chat.tokenizer import tokenizer_from_bundle
@@ -84,6 +84,7 @@ def command(
     from edgekit.runtime.session import session_from_bundle
 
     opened = read_bundle(bundle)
+    require_kind(opened, "decoder", "a continuation")
     tokenizer = tokenizer_from_bundle(opened)
     options = GenerationOptions(
         sampling=sampling_from(sampling, SamplingOptions()),

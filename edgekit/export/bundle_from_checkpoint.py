@@ -63,9 +63,7 @@ def bundle_from_checkpoint(
         BundleError, DoesNotFit: the destination is taken, or too small.
     """
     if kind_of(checkpoint.config) == contract.KIND_ENCODER:
-        return encoder_bundle(
-            checkpoint, destination, options, overwrite=overwrite, progress=progress, recipe=recipe
-        )
+        return encoder_bundle(checkpoint, destination, options, overwrite=overwrite, progress=progress, recipe=recipe)
     tokenizer = checkpoint.tokenizer_files()
     max_context = _max_context(checkpoint.config, options)
     model = model_on_meta(checkpoint.config, max_context)

@@ -21,8 +21,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, heads: int) 
         # The ONNX operator takes and gives the heads side by side: no reshaping in the graph.
         attended = torch.onnx.ops.attention(query, key, value, bias, q_num_heads=heads, kv_num_heads=heads)
         return attended[0]
-    split = (tensor.unflatten(-1, (heads, -1)).transpose(1, 2) for tensor in (query, key, value))
-    return functional.scaled_dot_product_attention(*split, attn_mask=bias).transpose(1, 2).flatten(-2)
+    batch, length = query.shape[:2]
+    q, k, v = (tensor.view(batch, length, heads, -1).transpose(1, 2) for tensor in (query, key, value))
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(-2)
 
 
 def padding_bias(attention_mask: Tensor, dtype: torch.dtype, relative: Tensor | None = None) -> Tensor:

@@ -65,7 +65,9 @@ def architecture(model_type: str, kind: str = KIND_DECODER) -> ModuleType:
         raise ModelError(
             f"The model_type{f' of an {kind}' if kind == KIND_ENCODER else ''} must be one of {', '.join(known)}.",
             f"The configuration says {model_type!r}{', which is of another kind' if other else ''}.",
-            "Encoders are for edgekit export, embed, parity and eval." if other else "This architecture is not supported.",
+            "Encoders are for edgekit export, embed, parity and eval."
+            if other
+            else "This architecture is not supported.",
         )
     return _module(model_type)
 
@@ -120,7 +122,7 @@ def model_from_checkpoint(
 
 
 def encoder_on_meta(config: dict[str, Any]) -> Encoder:
-    """An encoder in eval mode on the meta device: shapes and names without memory. ModelError as `model_from_config`."""
+    """As `encoder_from_config`, on the meta device: shapes and names without memory."""
     with torch.device("meta"):
         return encoder_from_config(config)
 

@@ -70,26 +70,14 @@ def parity_of(
         raise BundleError(
             f"parity knows the tolerances of {', '.join(MODEL)}", f"the bundle's dtype is {dtype!r}", "update edgekit"
         )
-    _check_geometry(bundle, checkpoint)
+    check_geometry(bundle, checkpoint)
     encoded = _encoded(bundle, prompts if prompts is not None else shipped_prompts(), tokens)
     longest = max(map(len, encoded)) + tokens
     graph = onnx.load(bundle.graph, load_external_data=False)
     activations = activations_of(graph, dtype)
 
-    stored = stored_matrices(graph, bundle.graph.parent, checkpoint)
-    if bool(stored) != (dtype in _QUANTIZED):
-        raise BundleError(
-            "a bundle of int8 or int4 holds quantised matrices, another holds none",
-            f"its dtype is {dtype}, and {len(stored)} of its matrices are quantised",
-            "export the bundle again with this version of edgekit",
-        )
-    dequantized = DequantizedWeights(checkpoint, stored)
-    weights: list[WeightCheck] = []
-    if stored:
-        progress.stage("comparing weights", len(stored), "matrices")
-        for name, matrix in stored.items():
-            weights.append(weight_check(name, matrix, dequantized))
-            progress.advance()
+    dequantized, weights = checked_weights(bundle, graph, checkpoint, progress)
+    stored = bool(weights)
 
     progress.stage("loading PyTorch models")
     model = model_from_checkpoint(checkpoint, max_positions=longest)
@@ -129,6 +117,32 @@ def parity_of(
         stages=comparison.stages(),
         model=choices.result(dtype),
     )
+
+
+def checked_weights(
+    bundle: Bundle, graph: onnx.ModelProto, checkpoint: Checkpoint, progress: Progress
+) -> tuple[DequantizedWeights, list[WeightCheck]]:
+    """The values that a bundle's codes stand for, each matrix compared with the checkpoint's.
+
+    Raises:
+        BundleError: the bundle's dtype says otherwise than its graph, or a matrix cannot be read.
+    """
+    dtype = bundle.manifest.dtype
+    stored = stored_matrices(graph, bundle.graph.parent, checkpoint)
+    if bool(stored) != (dtype in _QUANTIZED):
+        raise BundleError(
+            "a bundle of int8 or int4 holds quantised matrices, another holds none",
+            f"its dtype is {dtype}, and {len(stored)} of its matrices are quantised",
+            "export the bundle again with this version of edgekit",
+        )
+    dequantized = DequantizedWeights(checkpoint, stored)
+    weights: list[WeightCheck] = []
+    if stored:
+        progress.stage("comparing weights", len(stored), "matrices")
+        for name, matrix in stored.items():
+            weights.append(weight_check(name, matrix, dequantized))
+            progress.advance()
+    return dequantized, weights
 
 
 def pieces_of(length: int, size: int) -> list[int]:
@@ -214,7 +228,7 @@ def _encoded(bundle: Bundle, prompts: Sequence[str], tokens: int) -> list[list[i
     return encoded
 
 
-def _check_geometry(bundle: Bundle, checkpoint: Checkpoint) -> None:
+def check_geometry(bundle: Bundle, checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint of another architecture or size before anything is loaded."""
     model = bundle.manifest.model
     for field_name, expected in (

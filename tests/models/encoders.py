@@ -25,10 +25,10 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
 }
 
 
-def published_encoder(case: str, seed: int = 0) -> transformers.PreTrainedModel:
+def published_encoder(case: str, seed: int = 0, **changes: Any) -> transformers.PreTrainedModel:
     """A random model of transformers in float32, every parameter drawn (norms and biases too)."""
     stem, pad, overrides = CASES[case]
-    settings = COMMON | {"pad_token_id": pad} | overrides
+    settings = COMMON | {"pad_token_id": pad} | overrides | changes
     config = getattr(transformers, f"{stem}Config")(**settings, attn_implementation="eager")
     model = getattr(transformers, f"{stem}Model")(config).eval()
     generator = torch.Generator().manual_seed(seed)

@@ -98,7 +98,10 @@ def test_half_precision(encoder_case: str, pair: tuple[Any, Any]) -> None:
 
 
 def test_pooling_by_its_formulas() -> None:
-    tokens, mask = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(1)), torch.tensor([[1, 1, 0, 0], [1] * 4])
+    tokens, mask = (
+        torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(1)),
+        torch.tensor([[1, 1, 0, 0], [1] * 4]),
+    )
     mean = np.stack([tokens[0, :2].numpy().mean(0), tokens[1].numpy().mean(0)])
     np.testing.assert_allclose(pooled(tokens, mask, "mean", False), mean, atol=1e-6)
     np.testing.assert_allclose(
