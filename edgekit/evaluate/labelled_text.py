@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-SHIPPED = Path(__file__).parent / "data" / "eras.tsv"
+SHIPPED = Path(__file__).parent / "data" / "subjects.tsv"
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,6 @@ class LabelledText:
 
 
 def shipped_texts() -> list[LabelledText]:
-    """Passages of addresses, labelled by their era; training and test passages are of different addresses."""
+    """Passages of addresses, labelled by their subject; training and test passages are of different addresses."""
     rows = [line.split("\t") for line in SHIPPED.read_text("utf-8").splitlines()]
     return [LabelledText(label, part == "train", text) for label, part, text in rows]

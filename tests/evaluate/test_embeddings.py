@@ -94,7 +94,5 @@ def test_the_shipped_texts() -> None:
     texts = shipped_texts()
     assert len(texts) == len({each.text for each in texts}) == 240
     for label in {each.label for each in texts}:
-        assert [sum(each.label == label and each.training is part for each in texts) for part in (True, False)] == [
-            40,
-            20,
-        ]
+        parts = [each.training for each in texts if each.label == label]
+        assert (parts.count(True), parts.count(False)) == (25, 15)
