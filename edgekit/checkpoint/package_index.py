@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -117,6 +118,11 @@ def _reading(model: KnownModel, file: KnownFile, archive: Path, member: str) -> 
     except KeyError:
         raise _wrong(model, file, f"{archive.name} has no such member") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise _wrong(model, file, f"{archive.name} is a damaged archive ({error})") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # A directory of members that points before the archive's beginning.
         raise _wrong(model, file, f"{archive.name} is a damaged archive ({error})") from None
 
 

@@ -193,7 +193,8 @@ def pieces(tmp_path: Path, content: dict[str, bytes], swapped: bool = False) -> 
         for name, data in content.items():
             archive.writestr(f"inner/{name}", data)
     whole = (tmp_path / "whole.zip").read_bytes()
-    halves = {"ba"[swapped]: whole[700:], "ab"[swapped]: whole[:700]}
+    first, second = ("b", "a") if swapped else ("a", "b")
+    halves = {first: whole[:700], second: whole[700:]}
     return {
         f"paper-{which}==1.0": write_wheel(tmp_path / f"paper_{which}-1.0-py3-none-any.whl", {f"{which}/zip": data})
         for which, data in halves.items()
