@@ -181,3 +181,27 @@ def encoder_inputs(token_types: bool) -> list[TensorSignature]:
 def encoder_outputs(dimensions: int) -> list[TensorSignature]:
     """Outputs of an encoder whose embeddings have so many dimensions."""
     return [TensorSignature(SENTENCE_EMBEDDING, "float32", (AXIS_BATCH, dimensions))]
+
+
+def draft_features_output(features: int) -> TensorSignature:
+    """The output that a decoder with draft heads has beside those of `decoder_outputs`."""
+    return TensorSignature(DRAFT_FEATURES, "float32", (AXIS_BATCH, AXIS_KEPT, features))
+
+
+def draft_inputs(features: int, rank: int, components: int) -> list[TensorSignature]:
+    """Inputs of a draft graph in graph order: noise only where it computes fewer components than there are."""
+    signature = [
+        TensorSignature(DRAFT_FEATURES, "float32", (AXIS_BATCH, features)),
+        TensorSignature(DRAFT_TOKEN, "int64", (AXIS_BATCH,)),
+    ]
+    if components < rank:
+        signature.append(TensorSignature(DRAFT_NOISE, "float32", (AXIS_BATCH, rank)))
+    return signature
+
+
+def draft_outputs(tokens: int, components: int, vocabulary: int) -> list[TensorSignature]:
+    """Outputs of a draft graph in graph order."""
+    return [
+        TensorSignature(DRAFT_LOG_WEIGHTS, "float32", (AXIS_BATCH, components)),
+        TensorSignature(DRAFT_PROBABILITIES, "float32", (AXIS_BATCH, tokens, components, vocabulary)),
+    ]

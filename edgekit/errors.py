@@ -9,6 +9,8 @@ incompatible bundle, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
+
 
 class EdgekitError(Exception):
     """A mistake or a limit the user can act on.
@@ -80,3 +82,21 @@ class BundleError(EdgekitError):
     """A bundle is missing a file, is damaged, or is of another schema."""
 
     exit_code = 5
+
+
+def of_os_error(error: OSError) -> EdgekitError | None:
+    """What a user can do about a full disk, or a file that cannot be read or written; None for anything else."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {error.filename}" if error.filename else ""
+        return DoesNotFit(
+            "there must be disk space for what is written",
+            f"the disk is full{where}",
+            "free some space, or write to another disk",
+        )
+    if error.filename is None:
+        return None
+    return EdgekitError(
+        "files must be readable and writable where they are used",
+        f"{error.strerror}: {error.filename}",
+        "check the path and its permissions",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,3 +68,28 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def copy_tree(
+    source: Path,
+    target: Path,
+    *,
+    copy: Callable[[Path, Path], object] = shutil.copyfile,
+    leave_out: Callable[[str, list[str]], set[str]] = lambda folder, names: set(),
+) -> None:
+    """Copy a directory, links as what they point to. The first failure is raised as it is, a full disk among them,
+    which `shutil.copytree` would hide in a list of all.
+
+    Args:
+        leave_out: as `shutil.ignore_patterns` makes it.
+    """
+    target.mkdir(parents=True)
+    names = sorted(path.name for path in source.iterdir())
+    skipped = leave_out(str(source), names)
+    for name in names:
+        if name in skipped:
+            continue
+        if (source / name).is_dir():
+            copy_tree(source / name, target / name, copy=copy, leave_out=leave_out)
+        else:
+            copy(source / name, target / name)

@@ -1,15 +1,16 @@
-"""Atomic writes and hashes."""
+"""Atomic writes, hashes and copies."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from edgekit.files import CHUNK_BYTES, atomic_write, cache_dir, sha256_of
+from edgekit.files import CHUNK_BYTES, atomic_write, cache_dir, copy_tree, sha256_of
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1])
@@ -50,3 +51,28 @@ def test_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("EDGEKIT_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_dir() == tmp_path / "xdg" / "edgekit"
+
+
+def test_a_tree_is_copied_with_what_its_links_point_to(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.toml").write_text("a")
+    source = tmp_path / "source"
+    (source / "__pycache__").mkdir(parents=True)
+    (source / "b.py").write_text("b")
+    (source / "known").symlink_to(tmp_path / "elsewhere")
+    copy_tree(source, tmp_path / "target", leave_out=shutil.ignore_patterns("__pycache__"))
+    found = {str(path.relative_to(tmp_path / "target")) for path in (tmp_path / "target").rglob("*")}
+    assert found == {"b.py", "known", "known/a.toml"}
+    assert not (tmp_path / "target" / "known").is_symlink()
+
+
+def test_the_first_failure_of_a_tree_is_raised_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a").write_text("a")
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    with pytest.raises(OSError, match="No space") as caught:
+        copy_tree(tmp_path / "source", tmp_path / "target", copy=full)
+    assert caught.value.errno == errno.ENOSPC

@@ -37,13 +37,19 @@ class Timing:
         return max([*self.prompt_tokens, *(depth + self.decode_tokens for depth in self.depths)])
 
 
+#: Begin and end of something, on the monotonic clock that telemetry's readings have.
+Span = tuple[float, float]
+
+
 @dataclass
 class Timings:
-    """Seconds of every repetition; of decoding, seconds of every step of every repetition."""
+    """Seconds of every repetition; of decoding, seconds of every step of every repetition; and when each was."""
 
     prompts: dict[int, list[float]] = field(default_factory=dict)
     decodes: dict[int, list[list[float]]] = field(default_factory=dict)
     others: list[float | None] = field(default_factory=list)
+    prompt_spans: dict[int, list[Span]] = field(default_factory=dict)
+    decode_spans: dict[int, list[Span]] = field(default_factory=dict)
 
     def to_dict(self, timing: Timing) -> dict[str, Any]:
         """For JSON: seconds and rates, each with its statistics and samples; "steps_s" holds a list per repetition."""
@@ -85,39 +91,41 @@ def measure(session: DecoderSession, vocab: int, timing: Timing, progress: Progr
     progress.stage("measuring", timing.repetitions + 1, "repetitions")
     for repetition in range(timing.repetitions + 1):
         before = cpu_clock()
-        prompts = {count: _prompt_s(session, tokens[:, :count]) for count in timing.prompt_tokens}
-        decodes = _decode_s(session, tokens, timing)
+        prompts = {count: _prompt(session, tokens[:, :count]) for count in timing.prompt_tokens}
+        decodes = _decode(session, tokens, timing)
         if repetition > 0:
-            for size, value in prompts.items():
-                result.prompts.setdefault(size, []).append(value)
-            for size, steps in decodes.items():
+            for size, (seconds, span) in prompts.items():
+                result.prompts.setdefault(size, []).append(seconds)
+                result.prompt_spans.setdefault(size, []).append(span)
+            for size, (steps, span) in decodes.items():
                 result.decodes.setdefault(size, []).append(steps)
+                result.decode_spans.setdefault(size, []).append(span)
             result.others.append(others_share(before, cpu_clock()))
         progress.advance()
     return result
 
 
-def _prompt_s(session: DecoderSession, tokens: Tokens) -> float:
-    """From an empty cache to the first token, in the pieces in which a prompt is processed."""
+def _prompt(session: DecoderSession, tokens: Tokens) -> tuple[float, Span]:
+    """Seconds from an empty cache to the first token, in the pieces in which a prompt is processed; and when."""
     session.reset()
-    started = time.perf_counter()
+    began, started = time.monotonic(), time.perf_counter()
     _extend(session, tokens)
-    return time.perf_counter() - started
+    return time.perf_counter() - started, (began, time.monotonic())
 
 
-def _decode_s(session: DecoderSession, tokens: Tokens, timing: Timing) -> dict[int, list[float]]:
-    """Seconds of each of `decode_tokens` steps that begin with `depth` tokens in the cache, for each depth."""
+def _decode(session: DecoderSession, tokens: Tokens, timing: Timing) -> dict[int, tuple[list[float], Span]]:
+    """Seconds of each of `decode_tokens` steps that begin with `depth` tokens in the cache, and when; by depth."""
     session.reset()
-    seconds = {}
+    found = {}
     for depth in sorted(timing.depths):
         token = _extend(session, tokens[:, session.length : depth])
-        ends = [time.perf_counter()]
+        began, ends = time.monotonic(), [time.perf_counter()]
         for _ in range(timing.decode_tokens):
             token = int(session.forward(np.array([[token]], np.int64))[0, -1].argmax())
             ends.append(time.perf_counter())
-        seconds[depth] = [end - start for start, end in pairwise(ends)]
+        found[depth] = [end - start for start, end in pairwise(ends)], (began, time.monotonic())
         session.rollback(depth)
-    return {depth: seconds[depth] for depth in timing.depths}
+    return {depth: found[depth] for depth in timing.depths}
 
 
 def _extend(session: DecoderSession, tokens: Tokens) -> int:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgekit.benchmark.bandwidth import METHOD
+from edgekit.benchmark.conversations import Questions, shipped_conversations
 from edgekit.benchmark.environment import environment
 from edgekit.benchmark.process import drop_file_cache, run_worker
 from edgekit.benchmark.samples import summary
@@ -28,6 +29,9 @@ class BenchmarkOptions:
         decode_tokens: tokens decoded at each depth.
         threads: None for one per physical core.
         operators: how custom operators run, see `edgekit.runtime.operators`.
+        draft: what drafts, see `edgekit.runtime.drafting.open`; None to measure no drafting.
+        draft_tokens: tokens of each draft; None for the controller's choice.
+        answer_tokens: at most, of each answer to `conversations`, which are asked with drafts and without.
     """
 
     prompt_tokens: tuple[int, ...] = (128, 512)
@@ -37,6 +41,10 @@ class BenchmarkOptions:
     threads: int | None = None
     backend: str = "cpu"
     operators: str = "auto"
+    draft: str | None = None
+    draft_tokens: int | None = None
+    answer_tokens: int = 128
+    conversations: tuple[Questions, ...] = ()
 
     def __post_init__(self) -> None:
         for what, values in (("prompt length", self.prompt_tokens), ("depth", self.depths)):
@@ -44,6 +52,18 @@ class BenchmarkOptions:
                 raise EdgekitError(
                     f"each {what} is given once and is at least 1", f"they are {', '.join(map(str, values))}"
                 )
+
+
+def options_within(context: int) -> BenchmarkOptions:
+    """The usual options, with lengths cut to what a context of so many tokens holds, and each once."""
+    usual = BenchmarkOptions()
+    decoded = min(usual.decode_tokens, max(1, context - 1))
+    return replace(
+        usual,
+        prompt_tokens=tuple(dict.fromkeys(min(tokens, context) for tokens in usual.prompt_tokens)),
+        depths=tuple(dict.fromkeys(max(1, min(depth, context - decoded)) for depth in usual.depths)),
+        decode_tokens=decoded,
+    )
 
 
 def require_parity(bundle: Bundle) -> None:
@@ -67,6 +87,10 @@ def benchmark(bundle: Bundle, options: BenchmarkOptions, progress: Progress) -> 
         SessionError, DoesNotFit: see session_from_bundle.
     """
     _check_lengths(bundle, options)
+    if options.draft is not None:
+        from edgekit.runtime.drafting.open import check_choice
+
+        check_choice(bundle, options.draft)
     threads = options.threads or default_threads()
     parity = read_sidecar(bundle, "parity")
     load_only = Request("load", str(bundle.path), options.backend, threads, operators=options.operators)
@@ -93,6 +117,9 @@ def benchmark(bundle: Bundle, options: BenchmarkOptions, progress: Progress) -> 
         repetitions=options.repetitions,
     )
     measured = run_worker(request, progress)
+    drafted = None
+    if options.draft is not None:
+        drafted = run_worker(_draft_request(load_only, options), progress)
     bandwidth = measured["read_bandwidth"]
     for decode in measured["decodes"]:
         decode["roofline"] = roofline(bundle, decode["depth"] + options.decode_tokens / 2, decode, bandwidth)
@@ -103,7 +130,7 @@ def benchmark(bundle: Bundle, options: BenchmarkOptions, progress: Progress) -> 
         "form": bundle.manifest.form,
         "dtype": bundle.manifest.dtype,
         "parity": None if parity is None else parity.get("passed") is True,
-        "settings": {**asdict(options), "threads": threads},
+        "settings": {**asdict(replace(options, conversations=())), "threads": threads},
         "session": measured["session"],
         "environment": before,
         "load": load,
@@ -117,7 +144,21 @@ def benchmark(bundle: Bundle, options: BenchmarkOptions, progress: Progress) -> 
         "read_bandwidth_bytes_per_s": bandwidth,
         "read_bandwidth_method": METHOD,
         "others_cpu_share": measured["others_cpu_share"],
+        "draft": drafted,
+        "telemetry": measured["telemetry"],
     }
+
+
+def _draft_request(request: Request, options: BenchmarkOptions) -> Request:
+    asked = options.conversations or tuple(shipped_conversations())
+    return replace(
+        request,
+        task="drafts",
+        draft=str(options.draft),
+        draft_tokens=options.draft_tokens,
+        answer_tokens=options.answer_tokens,
+        conversations=tuple((each.group, each.turns) for each in asked),
+    )
 
 
 def weight_bytes(bundle: Bundle) -> int:

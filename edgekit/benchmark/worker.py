@@ -12,14 +12,21 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from edgekit.errors import EdgekitError
+
+if TYPE_CHECKING:
+    from edgekit.bundle import Bundle
+    from edgekit.runtime.session import DecoderSession
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the worker does: "load" the bundle only, or load it and "measure"."""
+    """What the worker does: "load" the bundle only, or load it and "measure" it, or time it with "drafts".
+
+    `conversations`: for drafts, [group, [turns]] of each.
+    """
 
     task: str
     bundle: str
@@ -30,6 +37,10 @@ class Request:
     decode_tokens: int = 0
     repetitions: int = 0
     operators: str = "auto"
+    draft: str = ""
+    draft_tokens: int | None = None
+    answer_tokens: int = 0
+    conversations: tuple[Any, ...] = ()
 
     def to_json(self) -> str:
         """For the worker's stdin."""
@@ -94,17 +105,24 @@ def _work(request: Request, progress: MessageProgress) -> dict[str, Any]:
     }
     if request.task == "load":
         return result
+    if request.task == "drafts":
+        return _drafts(request, bundle, session, progress)
+
+    from functools import partial
 
     from edgekit.benchmark.bandwidth import read_bandwidth
-    from edgekit.benchmark.measure import Timing, check_answers, measure
+    from edgekit.benchmark.energy import measured
+    from edgekit.benchmark.measure import Timing, check_answers
     from edgekit.benchmark.memory import resident_bytes
+    from edgekit.device.telemetry import Recorder, open_source
 
     result["memory_loaded"] = resident_bytes()
     timing = Timing(request.prompt_tokens, request.depths, request.decode_tokens, request.repetitions)
     vocab = bundle.manifest.model.vocab_size
     progress.stage("checking answers")
     check_answers(session, vocab)
-    timings = measure(session, vocab, timing, progress)
+    recorder = Recorder(open_=partial(open_source, on_cpu=backend.on_cpu))
+    timings = measured(session, vocab, timing, progress, recorder)
     result["memory_measured"] = resident_bytes()
     result["session"] = session.description
     session.close()
@@ -112,7 +130,35 @@ def _work(request: Request, progress: MessageProgress) -> dict[str, Any]:
     if backend.on_cpu:
         progress.stage("measuring memory bandwidth")
         result["read_bandwidth"] = read_bandwidth(request.threads)
-    return {**result, **timings.to_dict(timing)}
+    return {**result, **timings}
+
+
+def _drafts(request: Request, bundle: Bundle, session: DecoderSession, progress: MessageProgress) -> dict[str, Any]:
+    from edgekit.benchmark.conversations import Questions
+    from edgekit.benchmark.drafted import DraftBenchmark
+    from edgekit.chat.template import template_from_bundle
+    from edgekit.chat.tokenizer import tokenizer_from_bundle
+    from edgekit.runtime.drafting.open import drafters_for
+
+    drafters = drafters_for(
+        bundle,
+        request.draft,
+        request.draft_tokens,
+        backend=request.backend,
+        threads=request.threads,
+        operators=request.operators,
+    )
+    made = DraftBenchmark(
+        bundle,
+        session,
+        drafters,
+        tokenizer_from_bundle(bundle),
+        template_from_bundle(bundle),
+        request.draft_tokens,
+        request.answer_tokens,
+    )
+    found = made.run([Questions(group, tuple(turns)) for group, turns in request.conversations], progress)
+    return {**found, "session": session.description}
 
 
 def main() -> None:

@@ -1,31 +1,40 @@
-"""The whole build: bundle → checks → engine, in a process of its own → bundle with the engine in it."""
+"""The whole build: bundle → checks → engines, in a process of their own → bundle with the engines in it."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekit import contract
 from edgekit.build import preflight
 from edgekit.build.backends import Backend
-from edgekit.build.engine_cache import ENGINE_FILE, EngineCache, cache_key, graph_digest, link_or_copy
-from edgekit.build.estimate import BuildEstimate, estimate_build
-from edgekit.build.job import Job, build_from_dict, build_to_dict
+from edgekit.build.engine import EngineBuild
+from edgekit.build.engine_cache import EngineCache
+from edgekit.build.graph_build import (
+    DECODER_ENGINE,
+    DRAFT_ENGINE,
+    GraphBuild,
+    Toolset,
+    decoder_build,
+    draft_build,
+    engine_of,
+)
+from edgekit.build.job import build_from_dict
 from edgekit.build.plugin_library import LIBRARY, plugin_library
-from edgekit.build.process import Tick, build_in_process
-from edgekit.build.profile import AxisRange, Limits, decoder_profiles
+from edgekit.build.process import Tick
+from edgekit.build.profile import Limits
 from edgekit.bundle import Bundle, EngineEntry
-from edgekit.bundle.engine_entry import ENGINES, PluginUse
+from edgekit.bundle.engine_entry import ENGINES, DraftEngine, PluginUse
 from edgekit.bundle.extend import engine_record, extend_bundle
 from edgekit.bundle.read import check_file, read_manifest
 from edgekit.device.host import disk_free_bytes
 from edgekit.device.profile import DeviceProfile
 from edgekit.errors import BuildError, DoesNotFit
-from edgekit.files import sha256_of
+from edgekit.plan.build_cost import BuildCost, build_cost
+from edgekit.plan.estimate import Estimate
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]*")
 
@@ -62,24 +71,42 @@ class PreparedBuild:
     """A build that has passed every check and has not begun.
 
     Attributes:
-        same: the bundle's own engine with this cache key; None when there is none, or it is damaged.
+        draft: the graph of the draft heads; None where the bundle has none.
+        planned: what the build will take by the formulas of `edgekit plan`, with the weights that the bundle has.
+        seconds_before: how long the last build of the same graph took here; None when there was none.
+        same: the bundle's own engine with these cache keys; None when there is none, or it is damaged.
         note: what could not be checked, "" when all was.
     """
 
     bundle: Bundle
     request: BuildRequest
-    backend: Backend
-    backend_version: str
     name: str
     limits: Limits
-    profiles: dict[str, dict[str, AxisRange]]
-    library: Path | None
-    library_sha256: str
-    graph_sha256: str
-    key: str
-    estimate: BuildEstimate
+    tools: Toolset
+    decoder: GraphBuild
+    draft: GraphBuild | None
+    planned: BuildCost
+    seconds_before: float | None
     same: EngineEntry | None
     note: str
+
+    @property
+    def backend(self) -> Backend:
+        return self.tools.backend
+
+    @property
+    def backend_version(self) -> str:
+        return self.tools.backend_version
+
+    @property
+    def key(self) -> str:
+        """The decoder's cache key."""
+        return self.decoder.key
+
+    @property
+    def graphs(self) -> tuple[GraphBuild, ...]:
+        """What is built: the decoder first."""
+        return (self.decoder,) if self.draft is None else (self.decoder, self.draft)
 
 
 def prepared_build(
@@ -111,41 +138,34 @@ def prepared_build(
     preflight.check_form(bundle, backend, trt, device)
     backend.check_options(trt, request.options)
     limits = preflight.served_limits(bundle, device, dict(request.limits))
-    note = preflight.check_operators(bundle, backend, version)
-    _check_disk(bundle)
+    notes = (preflight.check_operators(bundle, backend, version), preflight.check_processor(bundle, device))
+    planned = planned_build(bundle, device, backend.name)
+    _check_disk(bundle, planned)
     cache = EngineCache()
     if request.cache:
         cache.check()
-    library = _library(bundle, request, say)
-    library_sha256 = sha256_of(library) if library is not None else ""
-    profiles = decoder_profiles(limits, in_place=_in_place(bundle))
-    graph = graph_digest(bundle)
-    key = cache_key(
-        graph_sha256=graph,
-        backend=backend.name,
-        backend_version=version,
-        compute_capabilities=[device.compute_capability],
-        profiles=profiles,
-        options=request.options,
-        plugin_sha256=library_sha256,
-    )
-    known = cache.seconds_before(graph, len(profiles)) if request.cache else None
+    tools = Toolset(backend, version, device, request.options, _library(bundle, request, say))
+    decoder, draft = decoder_build(bundle, limits, tools), draft_build(bundle, limits, tools)
+    known = cache.seconds_before(decoder.sha256, len(decoder.profiles)) if request.cache else None
     return PreparedBuild(
         bundle=bundle,
         request=request,
-        backend=backend,
-        backend_version=version,
         name=_engine_name(request, backend, bundle),
         limits=limits,
-        profiles=profiles,
-        library=library,
-        library_sha256=library_sha256,
-        graph_sha256=graph,
-        key=key,
-        estimate=estimate_build(bundle, len(profiles), known),
-        same=next((entry for entry in manifest.engines if entry.cache_key == key and _is_whole(bundle, entry)), None),
-        note=note,
+        tools=tools,
+        decoder=decoder,
+        draft=draft,
+        planned=planned,
+        seconds_before=known,
+        same=next((e for e in manifest.engines if _is_of(e, decoder, draft) and _is_whole(bundle, e)), None),
+        note="; ".join(note for note in notes if note),
     )
+
+
+def _is_of(entry: EngineEntry, decoder: GraphBuild, draft: GraphBuild | None) -> bool:
+    """Whether an engine is what these graphs become."""
+    keys = entry.cache_key, entry.draft.cache_key if entry.draft is not None else None
+    return keys == (decoder.key, draft.key if draft is not None else None)
 
 
 def engine_from_bundle(
@@ -154,7 +174,7 @@ def engine_from_bundle(
     watch: Callable[[Tick], None] = lambda tick: None,
     hashed: Callable[[int], None] | None = None,
 ) -> tuple[EngineEntry, str]:
-    """Build the engine and put it into the bundle, which changes in one step when everything is written.
+    """Build the engine, and that of draft heads, and put them into the bundle, in one step when all is written.
 
     An engine of the bundle that is damaged is left out of the new one.
 
@@ -163,7 +183,8 @@ def engine_from_bundle(
         hashed: called with the number of bytes hashed since the last call.
 
     Returns:
-        The bundle's new entry, and where the engine came from: "built", "cache", or "bundle" when it was there.
+        The bundle's new entry, and where the engines came from: "built" (one of them at least), "cache", or "bundle"
+        when they were there.
 
     Raises:
         BuildError, DoesNotFit, BundleError: the build failed; the bundle is as it was.
@@ -178,62 +199,44 @@ def engine_from_bundle(
         draft.manifest["engines"] = [each for each in draft.manifest.get("engines", []) if each["name"] not in names]
         folder = draft.path / directory
         folder.mkdir(parents=True, exist_ok=True)
-        if prepared.library is not None:
-            shutil.copyfile(prepared.library, folder / LIBRARY)
-        build, origin = _engine(prepared, folder, watch)
-        entry = _entry(prepared, build)
+        if prepared.tools.library is not None:
+            shutil.copyfile(prepared.tools.library, folder / LIBRARY)
+        made = [_engine(prepared, graph, folder, watch) for graph in prepared.graphs]
+        entry = _entry(prepared, [facts for facts, _ in made])
         draft.manifest["engines"] = engine_record(draft.manifest, entry.to_dict())
     found = read_manifest(prepared.bundle.path).manifest.engines
+    origin = "built" if any(origin == "built" for _, origin in made) else "cache"
     return next(each for each in found if each.name == entry.name), origin
 
 
-def _engine(prepared: PreparedBuild, folder: Path, watch: Callable[[Tick], None]) -> tuple[dict[str, Any], str]:
-    """The engine as `folder`/model.engine, from the cache or built; the facts of its build and where it came from."""
-    cache, request = EngineCache(), prepared.request
-    found = cache.find(prepared.key) if request.cache and not request.rebuild else None
-    if found is not None:
-        link_or_copy(found[0], folder / ENGINE_FILE)
-        return found[1], "cache"
-    timing = None
-    if request.cache and prepared.backend.has_timing_cache:
-        timing = cache.timing_cache(request.device.name, prepared.backend.name, prepared.backend_version)
-    targets = (request.device.compute_capability,) if prepared.backend.name == "tensorrt-rtx" else ()
-    built = build_in_process(
-        Job(
-            model=str(prepared.bundle.graph.resolve()),
-            destination=str(folder / ENGINE_FILE),
-            backend=prepared.backend.name,
-            device_kind=request.device.kind,
-            profiles=prepared.profiles,
-            plugin_libraries=(str(prepared.library),) if prepared.library is not None else (),
-            expected_plugins={use.name: use.nodes for use in prepared.bundle.manifest.operators} or None,
-            compute_capabilities=targets,
-            options=request.options,
-            timing_cache=str(timing) if timing is not None else None,
-        ),
+def _engine(
+    prepared: PreparedBuild, graph: GraphBuild, folder: Path, watch: Callable[[Tick], None]
+) -> tuple[dict[str, Any], str]:
+    request = prepared.request
+    return engine_of(
+        graph,
+        prepared.tools,
+        folder,
+        cache=request.cache,
+        rebuild=request.rebuild,
         memory_limit_bytes=request.memory_limit_bytes,
         watch=watch,
     )
-    facts = build_to_dict(built.build) | {
-        "peak_memory_bytes": built.peak_memory_bytes,
-        "graph_sha256": prepared.graph_sha256,
-        "path": ENGINE_FILE,
-    }
-    _check_versions(prepared, facts)
-    if request.cache:
-        cache.store(prepared.key, folder / ENGINE_FILE, facts)
-    return facts, "built"
 
 
-def _entry(prepared: PreparedBuild, facts: Mapping[str, Any]) -> EngineEntry:
-    build = build_from_dict({key: value for key, value in facts.items() if key not in _ONLY_FACTS})
-    directory = f"{ENGINES}/{prepared.name}"
+def _entry(prepared: PreparedBuild, facts: Sequence[Mapping[str, Any]]) -> EngineEntry:
+    """The manifest's entry, from what is known of each graph's build."""
+    builds = [build_from_dict({k: v for k, v in each.items() if k not in _ONLY_FACTS}) for each in facts]
+    decoder, directory = builds[0], f"{ENGINES}/{prepared.name}"
     limits, device = prepared.limits, prepared.request.device
+    draft = None
+    if prepared.draft is not None:
+        draft = DraftEngine(f"{directory}/{DRAFT_ENGINE}", **_figures(prepared.draft, builds[1], facts[1]))
     return EngineEntry(
         name=prepared.name,
-        file=f"{directory}/{ENGINE_FILE}",
+        file=f"{directory}/{DECODER_ENGINE}",
         backend=prepared.backend.name,
-        backend_version=build.backend_version,
+        backend_version=decoder.backend_version,
         compute_capabilities=(device.compute_capability,),
         device=device.name,
         cuda=prepared.backend.cuda(),
@@ -241,37 +244,33 @@ def _entry(prepared: PreparedBuild, facts: Mapping[str, Any]) -> EngineEntry:
         max_batch_size=limits.max_batch_size,
         max_input_len=limits.max_input_len,
         max_kv_cache_capacity=limits.max_kv_cache_capacity,
-        profiles=build.profiles,
         plugins=tuple(
             PluginUse(
-                use.name, use.version, use.namespace, use.nodes, f"{directory}/{LIBRARY}", prepared.library_sha256
+                use.name, use.version, use.namespace, use.nodes, f"{directory}/{LIBRARY}", prepared.tools.library_sha256
             )
-            for use in build.plugins
+            for use in decoder.plugins
         ),
         options=tuple(sorted(prepared.request.options)),
-        graph_sha256=prepared.graph_sha256,
-        cache_key=prepared.key,
-        engine_bytes=build.bytes,
-        weights_bytes=build.weights_bytes,
-        activation_bytes=build.activation_bytes,
-        build_seconds=round(build.seconds, 3),
-        build_peak_memory_bytes=facts["peak_memory_bytes"],
+        draft=draft,
+        **_figures(prepared.decoder, decoder, facts[0]),
     )
 
 
+def _figures(graph: GraphBuild, build: EngineBuild, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says of both engines alike."""
+    return {
+        "profiles": build.profiles,
+        "graph_sha256": graph.sha256,
+        "cache_key": graph.key,
+        "engine_bytes": build.bytes,
+        "weights_bytes": build.weights_bytes,
+        "activation_bytes": build.activation_bytes,
+        "build_seconds": round(build.seconds, 3),
+        "build_peak_memory_bytes": facts["peak_memory_bytes"],
+    }
+
+
 _ONLY_FACTS = ("peak_memory_bytes", "graph_sha256")
-
-
-def _check_versions(prepared: PreparedBuild, facts: Mapping[str, Any]) -> None:
-    """Refuse an engine whose plugins are of another version than the graph's operators are."""
-    wanted = {use.name: str(use.version) for use in prepared.bundle.manifest.operators}
-    for use in facts["plugins"]:
-        if wanted.get(use["name"], use["version"]) != use["version"]:
-            raise BuildError(
-                "a plugin must have the version of the operator it stands for",
-                f"the graph has {use['name']} version {wanted[use['name']]}, the library version {use['version']}",
-                "leave --plugin-library out, so that the library is compiled from this edgekit's sources",
-            )
 
 
 def _library(bundle: Bundle, request: BuildRequest, say: Callable[[str], None]) -> Path | None:
@@ -291,8 +290,9 @@ def _library(bundle: Bundle, request: BuildRequest, say: Callable[[str], None]) 
 
 def _is_whole(bundle: Bundle, entry: EngineEntry, *, full: bool = True) -> bool:
     """Whether an engine's files are as the manifest says; by their sizes alone unless `full`."""
-    names = {entry.file, *(use.library for use in entry.plugins)}
-    return all(check_file(bundle.path, file, full=full).ok for file in bundle.manifest.files if file.name in names)
+    return all(
+        check_file(bundle.path, file, full=full).ok for file in bundle.manifest.files if file.name in entry.files
+    )
 
 
 def _engine_name(request: BuildRequest, backend: Backend, bundle: Bundle) -> str:
@@ -308,13 +308,17 @@ def _engine_name(request: BuildRequest, backend: Backend, bundle: Bundle) -> str
     return f"sm{request.device.compute_capability}-{bundle.manifest.dtype}{kind}"
 
 
-def _in_place(bundle: Bundle) -> bool:
-    return bundle.manifest.cache.kind == contract.CACHE_SHARED
+def planned_build(bundle: Bundle, device: DeviceProfile, backend: str) -> BuildCost:
+    """What building the bundle's engines takes, as `edgekit plan` reckons it; draft heads are as one more layer."""
+    manifest = bundle.manifest
+    layers = manifest.model.layers + (manifest.draft is not None)
+    weights = Estimate.exact(preflight.weight_bytes(bundle), "the bundle's own weights")
+    return build_cost(device, backend, layers, weights)
 
 
-def _check_disk(bundle: Bundle) -> None:
-    """Refuse to begin where the engine, about as large as the graph's weights, will not fit."""
-    needed = int(1.3 * sum(e.bytes for e in bundle.manifest.files if e.name in bundle.manifest.graph.data)) + (8 << 20)
+def _check_disk(bundle: Bundle, planned: BuildCost) -> None:
+    """Refuse to begin where the engine will not fit."""
+    needed = planned.engine.high
     free = disk_free_bytes(bundle.path.absolute())
     if free < needed:
         raise DoesNotFit(

@@ -1,4 +1,4 @@
-"""Compiling the plugin library for another machine: aarch64 (Jetson) on x86-64."""
+"""Compiling the plugin library for another machine: aarch64 (Jetson, DGX Spark) on x86-64."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ COMPILERS = ("aarch64-linux-gnu-g++-12", "aarch64-linux-gnu-g++-11", "aarch64-li
 #: The CUDA runtime for aarch64, of which libcudart_static.a is linked in; found on the package index.
 CUDA_RUNTIME = "nvidia-cuda-runtime==13.0.88"
 CUDA_RUNTIME_SHA256 = "8ba16a33998ee3ee2bf11c8f13e36e3ff86a1d6ad165ffeee863d6eabd0b5f67"
+#: e_machine of an ELF header: EM_X86_64 (62), EM_AARCH64 (183).
+_ELF_MACHINES = {b"\x3e\x00": "x86_64", b"\xb7\x00": "aarch64"}
 _PLATFORM = ("--only-binary=:all:", "--platform", "manylinux2014_aarch64")
 
 
@@ -40,12 +42,20 @@ def toolchain_for(architecture: str) -> Toolchain:
     return Toolchain(tools.nvcc, tools.tensorrt_include, _compiler(), _cuda_headers(tools.nvcc), _cuda_runtime())
 
 
+def library_architecture(library: Path) -> str | None:
+    """The processor that a shared library is for, by its ELF header; None where it is none, or for another."""
+    with library.open("rb") as file:
+        head = file.read(20)
+    shared_64_bit = head[:6] == b"\x7fELF\x02\x01" and head[16:18] == b"\x03\x00"
+    return _ELF_MACHINES.get(head[18:20]) if shared_64_bit else None
+
+
 def _compiler() -> str:
     for name in COMPILERS:
         if shutil.which(name):
             return name
     raise BuildError(
-        "compiling the plugin library for a Jetson needs a compiler for aarch64",
+        "compiling the plugin library for an aarch64 device needs a compiler for that",
         f"none of {', '.join(COMPILERS)} is on the path",
         "apt install g++-12-aarch64-linux-gnu",
     )
@@ -90,7 +100,7 @@ def _fetched(folder: Path) -> Path:
     wheel = next(folder.glob("*.whl"), None)
     if done.returncode != 0 or wheel is None or sha256_of(wheel) != CUDA_RUNTIME_SHA256:
         raise BuildError(
-            "compiling for a Jetson needs the CUDA runtime for aarch64",
+            "compiling for an aarch64 device needs the CUDA runtime for that",
             f"{CUDA_RUNTIME} cannot be fetched: {(done.stderr.strip().splitlines() or ['pip gave no reason'])[-1]}",
             "allow the download, or install CUDA's cross packages (apt install cuda-cudart-cross-aarch64-13-0)",
         )

@@ -26,10 +26,10 @@ ENGINE_FILE = "model.engine"
 _RECORD = "build.json"
 
 
-def graph_digest(bundle: Bundle) -> str:
-    """SHA-256, 64 hex digits, of the names and hashes of a bundle's ONNX file and its data files."""
+def graph_digest(bundle: Bundle, file: str, data: Collection[str]) -> str:
+    """SHA-256, 64 hex digits, of the names and hashes of one of a bundle's ONNX files and its data files."""
     digests = {entry.name: entry.sha256 for entry in bundle.manifest.files}
-    names = [bundle.manifest.graph.file, *sorted(bundle.manifest.graph.data)]
+    names = [file, *sorted(data)]
     return hashlib.sha256("".join(f"{name} {digests[name]}\n" for name in names).encode()).hexdigest()
 
 

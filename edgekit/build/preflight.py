@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,30 @@ def refuse_other_device(profile: DeviceProfile, bundle: Path) -> BuildError:
     )
 
 
+def check_processor(bundle: Bundle, profile: DeviceProfile) -> str:
+    """Refuse a plugin library that would be compiled for another processor than the device's.
+
+    Returns:
+        What is not known of an engine that is built beside another processor, "" where there is none.
+
+    Raises:
+        BuildError: the graph needs a plugin library, and this machine's would not load there.
+    """
+    here, there = platform.machine(), profile.cpu_architecture
+    if there in (None, here):
+        return ""
+    if bundle.manifest.operators:
+        kit = " with a device kit" if "tensorrt" in profile.backends else ""
+        raise BuildError(
+            "the plugin library of an engine is loaded where it is built and where it runs, so both have one processor",
+            f"{profile.title} has an {there} processor, this machine {here}",
+            f"build on the device itself{kit}: edgekit build {bundle.path} --device {profile.name} -o KIT",
+        )
+    return (
+        f"{profile.title} has an {there} processor, this machine {here}: whether this engine loads there was not tried"
+    )
+
+
 def check_versions(profile: DeviceProfile) -> None:
     """Refuse a device none of whose releases has a TensorRT that edgekit builds with."""
     versions = [software.tensorrt for software in profile.software if software.tensorrt]
@@ -109,7 +134,7 @@ def check_operators(bundle: Bundle, backend: Backend, version: str) -> str:
         Why nothing was checked, "" when all was: without the onnx package TensorRT's own parser is the first to look.
 
     Raises:
-        BuildError: a node, the opset or a function would be refused.
+        BuildError: a node, the opset or a function of one of the bundle's graphs would be refused.
     """
     try:
         import onnx
@@ -118,18 +143,26 @@ def check_operators(bundle: Bundle, backend: Backend, version: str) -> str:
     from edgekit.rewrite.tensorrt_advice import refused_nodes
     from edgekit.rewrite.tensorrt_table import table_for
 
-    table = table_for(backend.name, version)
-    refused = refused_nodes(onnx.load(bundle.graph, load_external_data=False), table)
-    if refused:
-        listed = "; ".join(map(str, refused[:_MOST_LISTED]))
-        more = f"; and {len(refused) - _MOST_LISTED} more" if len(refused) > _MOST_LISTED else ""
-        form = contract.FORM_JETPACK6 if release(version) < (10, 15) and backend.name == "tensorrt" else None
-        raise BuildError(
-            f"every node of a graph must be one that {backend.name} {version} takes",
-            f"{len(refused)} {'is' if len(refused) == 1 else 'are'} not: {listed}{more}",
-            export_command(bundle, form=form or contract.FORM_TENSORRT),
-        )
+    table, draft = table_for(backend.name, version), bundle.manifest.draft
+    for file in (bundle.manifest.graph.file, *([draft.file] if draft is not None else [])):
+        refused = refused_nodes(onnx.load(bundle.file(file), load_external_data=False), table)
+        if refused:
+            listed = "; ".join(map(str, refused[:_MOST_LISTED]))
+            more = f"; and {len(refused) - _MOST_LISTED} more" if len(refused) > _MOST_LISTED else ""
+            form = contract.FORM_JETPACK6 if release(version) < (10, 15) and backend.name == "tensorrt" else None
+            raise BuildError(
+                f"every node of a graph must be one that {backend.name} {version} takes",
+                f"in {file} {len(refused)} {'is' if len(refused) == 1 else 'are'} not: {listed}{more}",
+                export_command(bundle, form=form or contract.FORM_TENSORRT),
+            )
     return ""
+
+
+def weight_bytes(bundle: Bundle) -> int:
+    """Bytes of the weights of all graphs of a bundle."""
+    manifest = bundle.manifest
+    names = {*manifest.graph.data, *(manifest.draft.data if manifest.draft is not None else ())}
+    return sum(entry.bytes for entry in manifest.files if entry.name in names)
 
 
 def served_limits(bundle: Bundle, profile: DeviceProfile, given: dict[str, int]) -> Limits:
@@ -143,7 +176,7 @@ def served_limits(bundle: Bundle, profile: DeviceProfile, given: dict[str, int])
         DoesNotFit: the caches that were asked for and the weights are more than the device's memory.
     """
     cache, usable = bundle.manifest.cache, profile.usable_memory_bytes
-    weights = sum(entry.bytes for entry in bundle.manifest.files if entry.name in bundle.manifest.graph.data)
+    weights = weight_bytes(bundle)
     batch = given.get("max_batch_size", 1)
     per_token = max(1, cache.bytes_per_token) * batch
     fits = int((usable * (1 - _SPARE_SHARE) - weights) // per_token)
@@ -180,7 +213,8 @@ def served_limits(bundle: Bundle, profile: DeviceProfile, given: dict[str, int])
             f"--max-input-len is {longest:,}, the cache holds {capacity:,} tokens",
             f"choose --max-input-len {capacity} or less",
         )
-    draft = given.get("max_draft_len", Limits.max_draft_len)
+    drafted = bundle.manifest.draft.tokens if bundle.manifest.draft is not None else Limits.max_draft_len
+    draft = given.get("max_draft_len", drafted)
     return Limits(batch, longest, capacity, min(draft, capacity - 1))
 
 

@@ -24,6 +24,8 @@ class AxisRange:
 
 #: Names of a decoder's optimisation profiles, in the engine's order.
 PREFILL, DECODE = "prefill", "decode"
+#: Name of a draft graph's only one.
+DRAFT = "draft"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ def decoder_profiles(limits: Limits, *, in_place: bool) -> dict[str, dict[str, A
     usual = (1, max(0, capacity // 2 - 1))
     decode = decoder_axes(batch=limits.max_batch_size, new=positions, context=capacity, usual=usual, in_place=in_place)
     return {PREFILL: prefill, DECODE: decode}
+
+
+def draft_profiles(limits: Limits) -> dict[str, dict[str, AxisRange]]:
+    """Ranges of a draft graph's only axis that varies: one draft for each sequence."""
+    return {DRAFT: {contract.AXIS_BATCH: AxisRange(1, 1, limits.max_batch_size)}}
 
 
 def decoder_axes(

@@ -6,8 +6,10 @@ descriptor. Stdin stays open while the parent lives; when it closes, this proces
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -19,6 +21,9 @@ from edgekit.build.engine import engine_from_onnx
 from edgekit.build.job import Job, build_to_dict
 from edgekit.errors import EdgekitError
 
+#: Of <linux/prctl.h>.
+_PR_SET_PDEATHSIG = 1
+
 
 def main() -> None:
     events = os.fdopen(int(sys.argv[1]), "w", buffering=1)
@@ -27,6 +32,7 @@ def main() -> None:
     def say(**event: Any) -> None:
         events.write(json.dumps({"seconds": round(time.monotonic() - started, 3), **event}) + "\n")
 
+    _die_with_parent()
     job = Job.from_json(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -50,6 +56,12 @@ def main() -> None:
         say(event="os_error", errno=error.errno, text=error.strerror, file=str(error.filename or ""))
     else:
         say(event="built", build=build_to_dict(built))
+
+
+def _die_with_parent() -> None:
+    """Let Linux kill this process when its parent is killed; elsewhere the closing stdin ends it, once Python runs."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end_with_parent() -> None:

@@ -56,6 +56,27 @@ class PluginUse:
 
 
 @dataclass(frozen=True)
+class DraftEngine:
+    """The engine of a bundle's draft graph, which was built with that of its decoder and for the same GPUs.
+
+    Attributes:
+        file: the engine, relative to the bundle.
+        profiles, graph_sha256, cache_key, engine_bytes, weights_bytes, activation_bytes, build_seconds,
+            build_peak_memory_bytes: as of `EngineEntry`.
+    """
+
+    file: str
+    profiles: tuple[ShapeProfile, ...]
+    graph_sha256: str
+    cache_key: str
+    engine_bytes: int
+    weights_bytes: int | None
+    activation_bytes: int | None
+    build_seconds: float
+    build_peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
 class EngineEntry:
     """One engine.
 
@@ -76,6 +97,7 @@ class EngineEntry:
         engine_bytes, weights_bytes, activation_bytes: of the file, and memory that TensorRT says it will need; None
             where it did not say.
         build_seconds, build_peak_memory_bytes: what the build took (the memory of its process).
+        draft: the engine of the draft graph beside it; None where the bundle has no draft heads.
     """
 
     name: str
@@ -99,6 +121,17 @@ class EngineEntry:
     activation_bytes: int | None
     build_seconds: float
     build_peak_memory_bytes: int | None
+    draft: DraftEngine | None = None
+
+    @property
+    def engine_files(self) -> tuple[str, ...]:
+        """Its engines, relative to the bundle."""
+        return (self.file,) if self.draft is None else (self.file, self.draft.file)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All that it is loaded from: engines and plugin libraries, each once."""
+        return tuple(dict.fromkeys((*self.engine_files, *(plugin.library for plugin in self.plugins))))
 
     @property
     def directory(self) -> str:
@@ -133,6 +166,21 @@ def _entry(fields: Fields) -> EngineEntry:
         profiles=tuple(_profile(each) for each in fields.objects("profiles")),
         plugins=tuple(_plugin(each) for each in fields.objects("plugins")),
         options=fields.strings("options"),
+        graph_sha256=fields.digest("graph_sha256"),
+        cache_key=fields.digest("cache_key"),
+        engine_bytes=fields.integer("engine_bytes", least=1),
+        weights_bytes=fields.optional_integer("weights_bytes"),
+        activation_bytes=fields.optional_integer("activation_bytes"),
+        build_seconds=fields.number("build_seconds"),
+        build_peak_memory_bytes=fields.optional_integer("build_peak_memory_bytes"),
+        draft=_draft(fields.fields("draft")) if fields.values.get("draft") is not None else None,
+    )
+
+
+def _draft(fields: Fields) -> DraftEngine:
+    return DraftEngine(
+        file=safe_name(fields.text("file")),
+        profiles=tuple(_profile(each) for each in fields.objects("profiles")),
         graph_sha256=fields.digest("graph_sha256"),
         cache_key=fields.digest("cache_key"),
         engine_bytes=fields.integer("engine_bytes", least=1),

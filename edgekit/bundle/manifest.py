@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit import contract
+from edgekit.bundle.draft_entry import DraftInfo, draft_entry
 from edgekit.bundle.engine_entry import EngineEntry, engine_entries
 from edgekit.bundle.fields import EXPORT_AGAIN, MANIFEST_NAME, SCHEMA, Fields, safe_name
 from edgekit.errors import BundleError
@@ -20,6 +21,7 @@ __all__ = [
     "MANIFEST_NAME",
     "SCHEMA",
     "CacheInfo",
+    "DraftInfo",
     "EncoderInfo",
     "EngineEntry",
     "FileEntry",
@@ -118,7 +120,11 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle contains and how it came about. `encoder` is there where `kind` is that of an encoder."""
+    """What a bundle contains and how it came about.
+
+    `encoder` is there where `kind` is that of an encoder; `draft` is None where there are no draft heads, which only a
+    decoder has.
+    """
 
     schema: int
     edgekit: str
@@ -133,6 +139,7 @@ class Manifest:
     files: tuple[FileEntry, ...]
     operators: tuple[OperatorUse, ...]
     engines: tuple[EngineEntry, ...]
+    draft: DraftInfo | None
     raw: Mapping[str, Any]
 
     @property
@@ -196,6 +203,7 @@ class Manifest:
                 )
             ),
             engines=engine_entries(raw),
+            draft=draft_entry(raw) if kind == contract.KIND_DECODER else None,
             raw=raw.values,
         )
         _check_listing(manifest)
@@ -226,8 +234,11 @@ def _check_listing(manifest: Manifest) -> None:
     for name in (manifest.graph.file, *manifest.graph.data):
         if name not in names:
             raise BundleError("a manifest lists every file of its graph", f"{name} is not listed", EXPORT_AGAIN)
+    for name in manifest.draft.files if manifest.draft is not None else ():
+        if name not in names:
+            raise BundleError("a manifest lists every file of its draft heads", f"{name} is not listed", EXPORT_AGAIN)
     for engine in manifest.engines:
-        for name in (engine.file, *(plugin.library for plugin in engine.plugins)):
+        for name in engine.files:
             if name not in names:
                 raise BundleError(
                     "a manifest lists every file of its engines",

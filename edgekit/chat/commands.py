@@ -86,7 +86,14 @@ def _reset(dialogue: Dialogue, argument: str) -> Outcome:
 def _stats(dialogue: Dialogue, argument: str) -> Outcome:
     used, capacity = dialogue.context
     context = f"context {used} of {capacity} tokens, {len(dialogue.conversation.messages)} messages"
-    return Outcome(f"{dialogue.statistics.summary()}\n{context}" if dialogue.statistics else context)
+    if dialogue.statistics is None:
+        return Outcome(context)
+    lines = [dialogue.statistics.summary()]
+    if dialogue.statistics.draft is not None and dialogue.drafted is not None:
+        lines += dialogue.statistics.draft.details()
+        if dialogue.drafted.sources:
+            lines.append(f"all answers so far: {dialogue.drafted.summary()}")
+    return Outcome("\n".join([*lines, context]))
 
 
 def _system(dialogue: Dialogue, argument: str) -> Outcome:
@@ -125,7 +132,7 @@ COMMANDS = {
     for command in (
         Command("help", "", "this list", _help),
         Command("reset", "", "forget the conversation", _reset),
-        Command("stats", "", "speed of the last answer, and how full the context is", _stats),
+        Command("stats", "", "speed of the last answer and what drafting did, and how full the context is", _stats),
         Command("system", "TEXT", "set the system prompt; without TEXT, show it", _system),
         Command("save", "FILE", "keep the conversation in a file", _save),
         Command("load", "FILE", "go on with a conversation from a file", _load),

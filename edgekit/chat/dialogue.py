@@ -9,6 +9,8 @@ from edgekit.chat.conversation import Conversation
 from edgekit.chat.template import ChatTemplate
 from edgekit.chat.tokenizer import ChatTokenizer
 from edgekit.errors import PromptError
+from edgekit.runtime.drafting.drafting import Drafting
+from edgekit.runtime.drafting.statistics import DraftStatistics
 from edgekit.runtime.generate import check_length, generate
 from edgekit.runtime.options import Event, Finished, GenerationOptions, OnFull
 from edgekit.runtime.prefix import PrefixCache
@@ -38,13 +40,18 @@ class Dialogue:
         template: ChatTemplate,
         options: GenerationOptions,
         conversation: Conversation | None = None,
+        drafting: Drafting | None = None,
     ) -> None:
-        """`options.on_full` "truncate-oldest" drops whole messages here; an answer that meets the end is cut."""
+        """`options.on_full` "truncate-oldest" drops whole messages here; an answer that meets the end is cut.
+
+        What `drafting` learns in one answer serves the next.
+        """
         self._cache = PrefixCache(session)
         self._tokenizer = tokenizer
         self._template = template
         self._options = options
         self._read = _Read("", [])
+        self._drafting = drafting
         self.conversation = conversation or Conversation()
         self.statistics: Statistics | None = None
 
@@ -52,6 +59,11 @@ class Dialogue:
     def context(self) -> tuple[int, int]:
         """Tokens in the cache, and how many it can hold."""
         return self._cache.session.length, self._cache.session.capacity
+
+    @property
+    def drafted(self) -> DraftStatistics | None:
+        """What drafting did in all answers; None without a drafter."""
+        return None if self._drafting is None else self._drafting.total
 
     def ask(self, question: str, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event | MessagesDropped]:
         """Answer `question`.
@@ -74,8 +86,9 @@ class Dialogue:
             if dropped:
                 yield MessagesDropped(dropped)
             on_full: OnFull = "error" if self._options.on_full == "error" else "stop"
+            options = replace(self._options, on_full=on_full)
             for event in generate(
-                self._cache, self._tokenizer, prompt, replace(self._options, on_full=on_full), cancelled=cancelled
+                self._cache, self._tokenizer, prompt, options, drafting=self._drafting, cancelled=cancelled
             ):
                 if isinstance(event, Finished):
                     self.statistics = event.statistics

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli.generation import backend_option
+from edgekit.cli.generation import backend_option, draft_choice
 
 
 class Counts(click.ParamType):  # type: ignore[type-arg]
@@ -50,21 +50,55 @@ class Counts(click.ParamType):  # type: ignore[type-arg]
     show_default=True,
     help="How custom operators run: compiled, as the standard operators the graph carries, or what can be had.",
 )
+@click.option(
+    "--draft",
+    metavar="auto|cp|ngram|BUNDLE",
+    help="Also answer conversations with drafts and without, see edgekit chat --draft.",
+)
+@click.option(
+    "--draft-tokens",
+    type=click.IntRange(1, 32),
+    metavar="N",
+    help="With --draft: always propose N tokens.  [default: as many as are fastest, by measurement]",
+)
+@click.option(
+    "--prompts",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help='With --draft: JSON lines such as {"turns": ["a question", "the next"]}.  [default: nine shipped ones]',
+)
+@click.option(
+    "--answer-tokens",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="With --draft: most tokens of an answer.  [default: 128]",
+)
 @click.option("--unchecked", is_flag=True, help="Measure a bundle that has not passed edgekit parity.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, every sample included.")
-def command(bundle: Path, unchecked: bool, as_json: bool, **choices: Any) -> None:
-    """Measure how fast a bundle runs here: first token, prompt, decoding, memory, loading.
+def command(
+    bundle: Path,
+    draft: str | None,
+    draft_tokens: int | None,
+    prompts: Path | None,
+    answer_tokens: int | None,
+    unchecked: bool,
+    as_json: bool,
+    **choices: Any,
+) -> None:
+    """Measure how fast a bundle runs here: first token, prompt, decoding, drafts, memory, loading, tokens per joule.
 
     Everything runs in a process of its own. The answers are checked first. Only a bundle that has passed edgekit
-    parity is measured. The result is kept in the bundle as bench.json.
+    parity is measured. The result is kept in the bundle as bench.json. With --draft conversations are answered with
+    drafts and without, in turns, and reported only if drafts change no answer.
     """
+    drafts = _draft_options(draft, draft_tokens=draft_tokens, prompts=prompts, answer_tokens=answer_tokens)
     from edgekit.benchmark.run import BenchmarkOptions, benchmark, require_parity
     from edgekit.bundle import read_bundle, require_kind, write_sidecar
     from edgekit.cli.display_progress import displayed_progress
 
     opened = read_bundle(bundle)
     require_kind(opened, "decoder", "a benchmark of decoding")
-    options = BenchmarkOptions(**choices)
+    options = BenchmarkOptions(**choices, **drafts)
     if not unchecked:
         require_parity(opened)
     with displayed_progress() as progress:
@@ -74,6 +108,24 @@ def command(bundle: Path, unchecked: bool, as_json: bool, **choices: Any) -> Non
         click.echo(json.dumps(report, indent=2))
     else:
         _print(report)
+
+
+def _draft_options(draft: str | None, **given: Any) -> dict[str, Any]:
+    """The part of BenchmarkOptions that --draft is about. Raises click.UsageError, PromptError."""
+    asked = [name for name, value in given.items() if value is not None]
+    if draft is None:
+        if asked:
+            raise click.UsageError(f"--{asked[0].replace('_', '-')} has no effect without --draft.")
+        return {}
+    if draft == "off":
+        raise click.UsageError("--draft off drafts nothing: leave it out to measure plain decoding.")
+    options: dict[str, Any] = {"draft": draft_choice(draft, given["draft_tokens"])}
+    options |= {name: given[name] for name in ("draft_tokens", "answer_tokens") if given[name] is not None}
+    if given["prompts"] is not None:
+        from edgekit.benchmark.conversations import conversations_from_file
+
+        options["conversations"] = tuple(conversations_from_file(given["prompts"]))
+    return options
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -97,6 +149,10 @@ def _print(report: dict[str, Any]) -> None:
     print_table((heading, "median", "mean", "σ", "min", "unit"), rows)
     for line in _remarks(report):
         click.echo(line)
+    if report["draft"] is not None:
+        from edgekit.cli.bench_draft import print_drafts
+
+        print_drafts(report["draft"])
 
 
 def _row(values: dict[str, Any], factor: float, unit: str) -> tuple[str, ...]:
@@ -105,7 +161,9 @@ def _row(values: dict[str, Any], factor: float, unit: str) -> tuple[str, ...]:
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """Memory, bound and noise, as far as they can be told here."""
+    """Memory, bound, energy and noise, as far as they can be told here."""
+    from edgekit.benchmark.energy import energy_lines
+
     lines = []
     memory = report["memory"]
     if memory["measured"] is not None:
@@ -124,6 +182,7 @@ def _remarks(report: dict[str, Any]) -> list[str]:
             )
     if bandwidth is not None:
         lines.append(f"bandwidth: {report['read_bandwidth_method']}")
+    lines += energy_lines(report)
     noise = report["others_cpu_share"]
     if noise is not None:
         lines.append(

@@ -47,7 +47,7 @@ class MemorySize(click.ParamType):  # type: ignore[type-arg]
     "--max-draft-len",
     type=click.IntRange(min=0),
     metavar="TOKENS",
-    help="Longest draft that is verified in one step.  [default: 4]",
+    help="Longest draft that is verified in one step.  [default: what the bundle's heads draft, or 4]",
 )
 @click.option("--weight-streaming", is_flag=True, help="Weights may stay in host memory at run time.")
 @click.option("--refit", is_flag=True, help="Weights can be replaced in the engine.")
@@ -69,7 +69,7 @@ class MemorySize(click.ParamType):  # type: ignore[type-arg]
 @click.option("--memory-limit", type=MemorySize(), metavar="SIZE", help="Most memory of the build, for example 4GB.")
 @click.option("--cache/--no-cache", default=True, help="Look for engines built before, and keep this one.")
 @click.option("--rebuild", is_flag=True, help="Build even what is there already.")
-@click.option("--dry-run", is_flag=True, help="Check everything, print the estimate and stop.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan of the build and stop.")
 @click.option(
     "--progress", type=click.Choice(CHOICES), default="auto", show_default=True, help="How the build is shown."
 )
@@ -86,28 +86,35 @@ def command(bundle: Path, output: Path | None, progress: str, dry_run: bool, as_
     from edgekit.build.bundle_engine import engine_from_bundle, prepared_build
     from edgekit.bundle import read_bundle, require_kind
     from edgekit.cli.build_progress import displayed_build
+    from edgekit.cli.planned_build import beside, beside_rows, expected_seconds, planned_line
+    from edgekit.cli.table import print_table
 
     request = _request(choices)
+    if output is not None:
+        _refuse_what_a_kit_has_not(choices)
     opened = read_bundle(bundle, verify="full", engines=False)
     require_kind(opened, "decoder", "an engine")
     if output is not None:
-        _make_kit(opened, request, output, as_json)
+        _make_kit(opened, request, output, as_json, dry_run=dry_run)
         return
     prepared = prepared_build(opened, request, lambda text: click.echo(text, err=True))
     if prepared.note:
         click.echo(f"note: {prepared.note}", err=True)
     if dry_run:
-        _print_estimate(prepared, as_json)
+        _print_plan(prepared, as_json)
         return
     if prepared.same is None or request.rebuild:
-        click.echo(_estimate_line(prepared), err=True)
-    with displayed_build(progress, prepared.estimate.seconds) as watch:
+        click.echo(planned_line(prepared), err=True)
+    with displayed_build(progress, expected_seconds(prepared)) as watch:
         entry, origin = engine_from_bundle(prepared, watch=watch)
     if as_json:
-        click.echo(json.dumps({"bundle": str(bundle), "from": origin, "engine": entry.to_dict()}, indent=2))
+        build = beside(prepared.planned, entry)
+        facts = {"bundle": str(bundle), "from": origin, "engine": entry.to_dict(), "build": build}
+        click.echo(json.dumps(facts, indent=2))
         return
     for line in engine_lines(entry):
         click.echo(line)
+    print_table(("", "planned", "measured", "measured / planned"), beside_rows(prepared.planned, entry))
     click.echo(f"{bundle / entry.file}: {_ORIGINS[origin]}")
     click.echo(f"next: on {prepared.request.device.title}: edgekit chat {bundle} --backend tensorrt")
 
@@ -119,12 +126,31 @@ _ORIGINS = {
 }
 
 
-def _make_kit(bundle: Bundle, request: BuildRequest, output: Path, as_json: bool) -> None:
+#: What is of a build here, by its option; with -o the build is the device's.
+_OF_BUILDS_HERE = ("weight_streaming", "refit", "strip", "name", "memory_limit", "rebuild")
+
+
+def _refuse_what_a_kit_has_not(choices: dict[str, Any]) -> None:
+    for name in _OF_BUILDS_HERE:
+        if choices[name]:
+            raise click.UsageError(f"--{name.replace('_', '-')} is of a build here: it does not go with -o.")
+
+
+def _make_kit(bundle: Bundle, request: BuildRequest, output: Path, as_json: bool, *, dry_run: bool) -> None:
     from dataclasses import asdict
 
     from edgekit.kit.document import RUN
-    from edgekit.kit.make import KitRequest, make_kit
+    from edgekit.kit.make import KitRequest, checked_kit, make_kit
 
+    if dry_run:
+        software, limits, plan = checked_kit(bundle, request)
+        if as_json:
+            about = {"software": software.name, "tensorrt": software.tensorrt, **asdict(limits), "plan": plan}
+            click.echo(json.dumps({"kit": str(output), "about": about}, indent=2))
+            return
+        click.echo(f"a kit for {request.device.title}, {software.name} (TensorRT {software.tensorrt}), is not made")
+        click.echo(_plan_of_kit(plan))
+        return
     kit = make_kit(bundle, KitRequest(request), output, lambda text: click.echo(text, err=True))
     about = {key: value for key, value in asdict(kit.manifest).items() if key not in ("files", "profiles")}
     if as_json:
@@ -133,7 +159,20 @@ def _make_kit(bundle: Bundle, request: BuildRequest, output: Path, as_json: bool
     size = sum(entry.bytes for entry in kit.manifest.files)
     click.echo(f"{output}: {len(kit.manifest.files)} files, {size / 1e6:,.0f} MB")
     click.echo(f"for {request.device.title}, {kit.manifest.software} (TensorRT {kit.manifest.tensorrt})")
+    if kit.manifest.plan is not None:
+        click.echo(_plan_of_kit(kit.manifest.plan))
     click.echo(f"next: copy it to the device and run there: ./{output.name}/{RUN}")
+
+
+def _plan_of_kit(plan: dict[str, Any]) -> str:
+    from edgekit.plan.words import gigabytes
+
+    memory, build = plan["memory"], plan["build"]["memory"]
+    return (
+        f"planned: it {plan['verdict']['run']}: {gigabytes(memory['total']['value'])} of "
+        f"{gigabytes(memory['available'])} to run; to build there, {gigabytes(build['value'])} "
+        f"({gigabytes(build['low'])} to {gigabytes(build['high'])}): {plan['verdict']['build']}"
+    )
 
 
 def _request(choices: dict[str, Any]) -> BuildRequest:
@@ -154,22 +193,10 @@ def _request(choices: dict[str, Any]) -> BuildRequest:
     )
 
 
-def _estimate_line(prepared: PreparedBuild) -> str:
-    from edgekit.cli.display_progress import duration
-    from edgekit.cli.export_report import size
-    from edgekit.device.host import memory
-
-    estimate, available = prepared.estimate, memory()
-    of_memory = f" of {size(available.available_bytes)} available" if available is not None else ""
-    source = "as the last time" if estimate.measured else "estimated"
-    return (
-        f"{source}: about {duration(estimate.seconds)}, {size(estimate.peak_memory_bytes)} of memory{of_memory}, "
-        f"engine of {size(estimate.engine_bytes)}"
-    )
-
-
-def _print_estimate(prepared: PreparedBuild, as_json: bool) -> None:
+def _print_plan(prepared: PreparedBuild, as_json: bool) -> None:
     from dataclasses import asdict
+
+    from edgekit.cli.planned_build import planned_line
 
     limits = asdict(prepared.limits)
     if as_json:
@@ -180,14 +207,15 @@ def _print_estimate(prepared: PreparedBuild, as_json: bool) -> None:
             "backend_version": prepared.backend_version,
             "limits": limits,
             "cache_key": prepared.key,
-            "estimate": asdict(prepared.estimate),
+            "planned": prepared.planned.facts(),
+            "seconds_before": prepared.seconds_before,
         }
         click.echo(json.dumps(facts, indent=2))
         return
     by = f"{prepared.backend.name} {prepared.backend_version}"
     click.echo(f"engine {prepared.name} for {prepared.request.device.title}, by {by}")
     click.echo(", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in limits.items()))
-    click.echo(_estimate_line(prepared))
+    click.echo(planned_line(prepared))
 
 
 def engine_lines(entry: EngineEntry) -> list[str]:

@@ -23,12 +23,12 @@ Watch = Callable[["Tick"], None]
 
 
 @contextmanager
-def displayed_build(how: str, expected_s: float, stream: TextIO | None = None) -> Iterator[Watch]:
+def displayed_build(how: str, expected_s: float | None, stream: TextIO | None = None) -> Iterator[Watch]:
     """What to give to the build as `watch`.
 
     Args:
         how: one of CHOICES; "auto" is a bar where a person looks on, else plain lines.
-        expected_s: how long the build is estimated to take.
+        expected_s: how long the build is expected to take; None where that is not known.
     """
     stream = stream or sys.stderr
     if how == "auto":
@@ -72,13 +72,13 @@ class _Phases:
         return f"{name.lower()} {done}/{total}" if total > 1 and done else name.lower()
 
 
-def remaining(seconds: float, expected_s: float) -> float | None:
-    """Seconds left by the estimate; None once it has been exceeded."""
-    return expected_s - seconds if seconds < expected_s else None
+def remaining(seconds: float, expected_s: float | None) -> float | None:
+    """Seconds left of what was expected; None once that is over, or where nothing was."""
+    return expected_s - seconds if expected_s is not None and seconds < expected_s else None
 
 
 class _Plain:
-    def __init__(self, expected_s: float, stream: TextIO) -> None:
+    def __init__(self, expected_s: float | None, stream: TextIO) -> None:
         self._phases, self._expected, self._stream = _Phases(), expected_s, stream
 
     def __call__(self, tick: Tick) -> None:
@@ -94,7 +94,7 @@ class _Plain:
 
 
 class _JsonLines:
-    def __init__(self, expected_s: float, stream: TextIO) -> None:
+    def __init__(self, expected_s: float | None, stream: TextIO) -> None:
         self._phases, self._expected, self._stream = _Phases(), expected_s, stream
 
     def __call__(self, tick: Tick) -> None:
@@ -114,7 +114,7 @@ class _JsonLines:
 
 
 @contextmanager
-def _bar(expected_s: float, stream: TextIO) -> Iterator[Watch]:
+def _bar(expected_s: float | None, stream: TextIO) -> Iterator[Watch]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -130,13 +130,17 @@ def _bar(expected_s: float, stream: TextIO) -> Iterator[Watch]:
         def watch(tick: Tick) -> None:
             phases.take(tick)
             left = remaining(tick.seconds, expected_s)
-            about = f"about {duration(left)} left" if left is not None else "longer than estimated"
-            facts = f"{duration(tick.seconds)}, {about}, {_memory(tick.memory_bytes)}"
+            facts = [duration(tick.seconds), _memory(tick.memory_bytes)]
+            if expected_s is None:
+                bars.update(task, description=phases.text(), facts=", ".join(facts))
+                return
+            facts.insert(1, f"about {duration(left)} left" if left is not None else "longer than expected")
             # Full only when it is done.
-            bars.update(task, description=phases.text(), completed=min(tick.seconds, 0.98 * expected_s), facts=facts)
+            completed = min(tick.seconds, 0.98 * expected_s)
+            bars.update(task, description=phases.text(), completed=completed, facts=", ".join(facts))
 
         yield watch
-        bars.update(task, description="built", completed=expected_s)
+        bars.update(task, description="built", total=expected_s or 1.0, completed=expected_s or 1.0)
 
 
 def _memory(count: int) -> str:

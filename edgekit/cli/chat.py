@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.generation import engine_options, sampling_from, sampling_options
+from edgekit.cli.generation import draft_choice, draft_options, engine_options, sampling_from, sampling_options
 
 if TYPE_CHECKING:
     from edgekit.chat.display import Display
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 )
 @sampling_options
 @engine_options
+@draft_options
 @click.option(
     "--on-full",
     type=click.Choice(["stop", "truncate-oldest", "error"]),
@@ -49,6 +50,8 @@ def command(
     operators: str,
     threads: int | None,
     max_context: int | None,
+    draft: str | None,
+    draft_tokens: int | None,
     on_full: Any,
     plain: bool,
     **sampling: Any,
@@ -59,6 +62,8 @@ def command(
     Without --temperature and its like, tokens are chosen as the bundle's generation_config.json says; where it does
     not, with temperature 0.2 and top-p 0.9.
     """
+    choice = draft_choice(draft, draft_tokens)
+
     from edgekit.bundle import read_bundle, require_kind
     from edgekit.chat.conversation import Conversation
     from edgekit.chat.defaults import chat_sampling
@@ -66,6 +71,7 @@ def command(
     from edgekit.chat.template import template_from_bundle
     from edgekit.chat.terminal import chat
     from edgekit.chat.tokenizer import tokenizer_from_bundle
+    from edgekit.runtime.drafting.open import drafting_for
     from edgekit.runtime.options import GenerationOptions
     from edgekit.runtime.session import session_from_bundle
 
@@ -83,8 +89,10 @@ def command(
         stop_strings=stop_strings,
         on_full=on_full,
     )
-    session = session_from_bundle(opened, backend=backend, threads=threads, capacity=max_context, operators=operators)
-    dialogue = Dialogue(session, tokenizer, rendered_by, options, conversation)
+    engine: dict[str, Any] = {"backend": backend, "threads": threads, "operators": operators}
+    drafting = drafting_for(opened, choice, draft_tokens, sampling=options.sampling, **engine)
+    session = session_from_bundle(opened, capacity=max_context, **engine)
+    dialogue = Dialogue(session, tokenizer, rendered_by, options, conversation, drafting)
     interactive = sys.stdin.isatty()
     if interactive:
         click.echo(f"{opened.manifest.model.name} · {session.description} · /help lists the commands", err=True)

@@ -46,6 +46,7 @@ def show_rows(profile: DeviceProfile) -> list[tuple[str, str]]:
     rows = [
         ("kind", profile.kind),
         ("backends", ", ".join(profile.backends)),
+        ("processor", profile.cpu_architecture or "that of the machine it is in"),
         ("compute capability", capability(profile)),
         ("SMs", str(profile.streaming_multiprocessors)),
         ("GPU clock", _unknown(profile.gpu_clock_hz, 1e6, "MHz")),

@@ -39,13 +39,19 @@ def command() -> None:
 @click.option("--feature-layers", metavar="A,B,…", help="Layers that are read.  [default: a third, two thirds, all]")
 @click.option(
     "--text", "text_path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Text to train on, UTF-8.  [default: conversations of the model with itself]",
+    help="Text to train on beside conversations of the model with itself, UTF-8.",
 )  # fmt: skip
 @click.option(
     "--bundle", type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Bundle of the model that talks with itself.  [default: one is exported as int8]",
 )  # fmt: skip
-@click.option("--positions", type=click.IntRange(min=1024), default=400_000, show_default=True, help="Tokens of text.")
+@click.option(
+    "--positions",
+    type=click.IntRange(min=0),
+    default=400_000,
+    show_default=True,
+    help="Tokens of conversations; 0 for --text alone.",
+)
 @click.option("--length", type=click.IntRange(128), default=512, show_default=True, help="Tokens of a conversation.")
 @click.option("--epochs", type=click.FloatRange(min=0.01), default=1.0, show_default=True, help="Over the text.")
 @click.option(

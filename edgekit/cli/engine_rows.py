@@ -31,6 +31,10 @@ def engine_rows(entry: EngineEntry) -> list[tuple[str, str]]:
         ("  plugin", f"{use.namespace}::{use.name} version {use.version}, {use.nodes} layers, {use.library}")
         for use in entry.plugins
     ]
+    if entry.draft is not None:
+        weights = f", weights {size(entry.draft.weights_bytes)}" if entry.draft.weights_bytes is not None else ""
+        drafted = f"{size(entry.draft.engine_bytes)}{weights}, built in {entry.draft.build_seconds:.1f} s"
+        rows.append(("  draft heads", drafted))
     if entry.options:
         rows.append(("  options", ", ".join(entry.options)))
     rows.append(("  built in", took))

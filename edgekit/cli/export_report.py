@@ -59,12 +59,10 @@ def require_space(needed_bytes: int, destination: Path) -> None:
 
 def summary_lines(path: Path, manifest: Mapping[str, Any]) -> list[str]:
     """What was made, from its manifest: rules, where the weights came from, files, limits."""
-    rows: list[tuple[str, str]] = []
-    for name, outcome in (manifest.get("rules") or {}).items():
-        reasons = sorted({refusal["reason"] for refusal in outcome["refused"]})
-        refused = f", refused {len(outcome['refused'])}: {'; '.join(reasons)}" if reasons else ""
-        rows.append((f"rule {name}", f"fired {outcome['fired']}{refused}"))
+    draft = manifest.get("draft")
+    rows = _rule_rows("rule", manifest.get("rules") or {})
     rows += _quantization_rows(manifest.get("quantization"))
+    rows += _draft_rows(draft) if draft is not None else []
     rows += [(f"file {file['name']}", size(file["bytes"])) for file in manifest["files"]]
     model, cache = manifest["model"], manifest["cache"]
     rows.append(("all files", size(sum(file["bytes"] for file in manifest["files"]))))
@@ -84,6 +82,23 @@ def encoder_words(encoder: Mapping[str, Any]) -> str:
     length = ", of length 1" if encoder["normalize"] else ""
     made = f"{encoder['dimensions']} numbers, {encoder['pooling']} pooling{length}"
     return f"{made}; texts of up to {encoder['max_tokens']} tokens"
+
+
+def _rule_rows(label: str, rules: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How often each rule fired, and why it refused."""
+    rows = []
+    for name, outcome in rules.items():
+        reasons = sorted({refusal["reason"] for refusal in outcome["refused"]})
+        refused = f", refused {len(outcome['refused'])}: {'; '.join(reasons)}" if reasons else ""
+        rows.append((f"{label} {name}", f"fired {outcome['fired']}{refused}"))
+    return rows
+
+
+def _draft_rows(draft: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The draft graph's rules, and what it drafts."""
+    drafts = f"{draft['tokens']} tokens out of {draft['vocabulary_size']:,}"
+    components = f"{draft['components']} of {draft['rank']} components"
+    return [*_rule_rows("draft rule", draft["rules"]), ("draft heads", f"{drafts}, {components}")]
 
 
 def _quantization_rows(record: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -53,6 +53,21 @@ _ENGINE = (
         help="Most tokens of prompt and answer.  [default: all the bundle allows]",
     ),
 )
+_DRAFT = (
+    click.option(
+        "--draft",
+        metavar="auto|cp|ngram|off|BUNDLE",
+        help="Propose several tokens and verify them at once: by draft heads (cp), by copying what came before "
+        "(ngram), by both (auto), or by a smaller model.  [default: auto; off where an answer is to be the same each "
+        "time and 8-bit activations would make it differ]",
+    ),
+    click.option(
+        "--draft-tokens",
+        type=click.IntRange(1, 32),
+        metavar="N",
+        help="Always propose N tokens.  [default: as many as are fastest, by measurement; none where that is]",
+    ),
+)
 
 
 def sampling_options(command: Decorated) -> Decorated:
@@ -63,6 +78,29 @@ def sampling_options(command: Decorated) -> Decorated:
 def engine_options(command: Decorated) -> Decorated:
     """Add --stop, --backend, --operators, --threads and --max-context."""
     return _apply(_ENGINE, command)
+
+
+def draft_options(command: Decorated) -> Decorated:
+    """Add --draft and --draft-tokens."""
+    return _apply(_DRAFT, command)
+
+
+def draft_choice(draft: str | None, draft_tokens: int | None) -> str | None:
+    """What --draft says, checked without opening anything.
+
+    Raises:
+        click.UsageError: it is neither one of the choices nor a directory, or the length of no draft was given.
+    """
+    from pathlib import Path
+
+    from edgekit.runtime.drafting.open import CHOICES, OFF
+
+    if draft is not None and draft not in CHOICES and not Path(draft).is_dir():
+        raise click.UsageError(f"--draft is {', '.join(CHOICES)} or a bundle, and there is no directory {draft}.")
+    if draft == OFF and draft_tokens is not None:
+        raise click.UsageError("--draft-tokens has no effect with --draft off.")
+    # Asked for by its length, a draft is not left out.
+    return "auto" if draft is None and draft_tokens is not None else draft
 
 
 def _apply(options: tuple[Callable[[Decorated], Decorated], ...], command: Decorated) -> Decorated:

@@ -72,10 +72,12 @@ def _inspect_bundle(path: Path, template: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"kind": "bundle", "path": str(path), **manifest}, indent=2))
     else:
+        from edgekit.cli.draft_rows import draft_rows
         from edgekit.cli.engine_rows import engine_rows
 
         engines = [row for entry in bundle.manifest.engines for row in engine_rows(entry)]
-        _print_rows([*_bundle_rows(path, manifest), *engines])
+        draft = draft_rows(bundle.manifest.draft) if bundle.manifest.draft is not None else []
+        _print_rows([*_bundle_rows(path, manifest), *draft, *engines])
 
 
 def _print_template(template: bytes | None, where: str) -> None:

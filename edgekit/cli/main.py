@@ -7,7 +7,6 @@ them, so that `edgekit --help` starts at once whatever the verbs need.
 from __future__ import annotations
 
 import ast
-import errno
 import importlib
 import os
 import sys
@@ -18,7 +17,7 @@ from typing import NoReturn
 import click
 
 from edgekit import __version__
-from edgekit.errors import DoesNotFit, EdgekitError
+from edgekit.errors import DoesNotFit, EdgekitError, of_os_error
 
 EXIT_INTERRUPTED = 130
 #: What torch, onnxruntime and the C++ library say when an allocation fails without raising MemoryError.
@@ -144,26 +143,13 @@ def _as_edgekit_error(error: Exception) -> EdgekitError | None:
     """The error a user can act on that stands for `error`; None when it is a defect of edgekit."""
     if isinstance(error, EdgekitError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" while writing {error.filename}" if error.filename else ""
-        return DoesNotFit(
-            "there must be disk space for what is written",
-            f"the disk is full{where}",
-            "free some space, or write to another disk",
-        )
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY_SIGNS):
         return DoesNotFit(
             "the work must fit in memory",
             f"an allocation failed: {_shorten(str(error)) or 'no memory'}",
             "close other programs, or use a smaller model, context or --dtype",
         )
-    if isinstance(error, OSError) and error.filename is not None:
-        return EdgekitError(
-            "files must be readable and writable where they are used",
-            f"{error.strerror}: {error.filename}",
-            "check the path and its permissions",
-        )
-    return None
+    return of_os_error(error) if isinstance(error, OSError) else None
 
 
 def _report(error: Exception) -> int:

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from edgekit.parity.compare import Difference
-    from edgekit.parity.report import ParityReport, Stage
+    from edgekit.parity.report import DraftAgreement, ParityReport, Stage
 
 #: The ways to run a graph that are shown layer by layer: those whose activations are not rounded to 8 bits.
 EXACT_MODES = ("prefill", "chunked", "decode")
@@ -25,6 +25,12 @@ EXACT_MODES = ("prefill", "chunked", "decode")
     help="Prompts, separated by lines that hold only %%.  [default: eight that are shipped]",
 )
 @click.option(
+    "--draft",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="HEADS",
+    help="The bundle's draft heads.  [default: where they were when it was made]",
+)
+@click.option(
     "--tokens",
     type=click.IntRange(min=1),
     help="Length of each prompt's greedy continuation, of a decoder.  [default: 64]",
@@ -36,6 +42,7 @@ def command(
     bundle: Path,
     against: str | None,
     prompts: Path | None,
+    draft: Path | None,
     tokens: int | None,
     threads: int | None,
     offline: bool,
@@ -45,8 +52,9 @@ def command(
 
     Prompts are continued greedily by PyTorch in float32; then both run over the same tokens, and the residual stream
     after each layer, the caches and the logits are compared, with the whole text at once, in chunks and token by
-    token. An encoder's embeddings and hidden states are compared text by text and in a padded batch. The result is kept
-    in the bundle as parity.json. Exits with 3 when a tolerance is broken.
+    token. So are draft heads, where the bundle has some. An encoder's embeddings and hidden states are compared text by
+    text and in a padded batch. The result is kept in the bundle as parity.json. Exits with 3 when a tolerance is
+    broken.
     """
     from edgekit.bundle import read_bundle, write_sidecar
     from edgekit.cli.display_progress import displayed_progress
@@ -59,17 +67,26 @@ def command(
 
         if tokens is not None:
             raise click.UsageError("--tokens has no effect with an encoder, which continues nothing.")
+        if draft is not None:
+            raise click.UsageError("--draft has no effect with an encoder, which has no draft heads.")
         compare_encoder(bundle, opened, against, prompts, threads, offline, as_json)
         return
     from edgekit.parity.check import TOKENS, parity_of
-    from edgekit.parity.origin import checkpoint_of
+    from edgekit.parity.origin import checkpoint_of, heads_of
     from edgekit.parity.prompts import prompts_from_file
 
     texts = None if prompts is None else prompts_from_file(prompts)
     checkpoint = checkpoint_of(opened, against, offline=offline)
+    heads = heads_of(opened, draft)
     with displayed_progress() as progress:
         report = parity_of(
-            opened, checkpoint, prompts=texts, tokens=tokens or TOKENS, threads=threads, progress=progress
+            opened,
+            checkpoint,
+            prompts=texts,
+            tokens=tokens or TOKENS,
+            threads=threads,
+            heads=heads,
+            progress=progress,
         )
     write_sidecar(opened, "parity", report.to_dict())
     if as_json:
@@ -124,6 +141,19 @@ def _print(report: ParityReport) -> None:
         ),
     ]
     print_table(("choices, with the original model", "", "tolerance"), rows)
+    if report.draft is not None:
+        print_table(("draft heads, with the original model's features", "", "tolerance"), _draft_rows(report.draft))
+
+
+def _draft_rows(found: DraftAgreement) -> list[tuple[str, ...]]:
+    return [
+        ("drafts", f"{found.positions:,}", ""),
+        ("total variation, mean", f"{found.variation_mean:.3g}", f"<= {found.tolerance.tokens:g}"),
+        ("total variation, max", f"{found.variation_max:.3g}", ""),
+        ("of the components' weights", f"{found.weights_variation:.3g}", f"<= {found.tolerance.weights:g}"),
+        ("KL divergence, mean", f"{found.kl_mean:.3g} nats", ""),
+        ("same first choice", f"{found.top1:.2%}", ""),
+    ]
 
 
 def _weight_row(report: ParityReport, bits: int) -> tuple[str, ...]:

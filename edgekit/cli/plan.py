@@ -48,6 +48,18 @@ if TYPE_CHECKING:
 @click.option(
     "--cache-ratio", type=float, metavar="X", help="With tpa: bytes of the cache over the original's, e.g. 0.5."
 )
+@click.option(
+    "--draft-tokens",
+    type=click.IntRange(1, 32),
+    metavar="N",
+    help="Tell what drafting N tokens a step wins.  [default: what the draft heads of a bundle propose]",
+)
+@click.option(
+    "--acceptance",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Chance of a drafted token that follows accepted ones.  [default: that of a bundle's heads, else 0.8]",
+)
 @click.option("--power-mode", metavar="NAME", help="Of the device.  [default: the fastest]")
 @click.option("--compare", metavar="D1,D2,...", help="Several devices, in a table.")
 @click.option(
@@ -64,6 +76,8 @@ def command(
     device: str | None,
     compare: str | None,
     power_mode: str | None,
+    draft_tokens: int | None,
+    acceptance: float | None,
     html_file: Path | None,
     offline: bool,
     as_json: bool,
@@ -71,14 +85,21 @@ def command(
 ) -> None:
     """Tell what a model will cost on a device: memory, build, speed, and what would make it fit.
 
-    MODEL is a config.json, a Hugging Face directory (its weights need not be there), a GGUF file, a known name, or
-    OWNER/NAME. Neither a GPU nor torch is needed. The exit code is 4 where it does not fit.
+    MODEL is a config.json, a Hugging Face directory (its weights need not be there), a bundle, a GGUF file, a known
+    name, or OWNER/NAME. Neither a GPU nor torch is needed. The exit code is 4 where it does not fit.
     """
     if (device is None) == (compare is None):
         raise click.UsageError("Give either --device NAME or --compare D1,D2,...")
+    if compare is not None and not any(name.strip() for name in compare.split(",")):
+        raise click.UsageError("--compare needs names of devices, with commas between them.")
     if compare is not None and power_mode is not None:
         raise click.UsageError("--power-mode is of one device: it does not go with --compare.")
+    if html_file is not None:
+        from edgekit.report.page import check_destination
+
+        check_destination(html_file)
     from edgekit.device.profile import device_profile
+    from edgekit.plan.drafts import drafts_for
     from edgekit.plan.model_sizes import model_sizes
     from edgekit.plan.options import options_for
     from edgekit.plan.plan import make_plan
@@ -87,13 +108,14 @@ def command(
     names = [device] if device is not None else [name.strip() for name in (compare or "").split(",") if name.strip()]
     devices = [device_profile(str(name)) for name in names]
     sizes = model_sizes(model_config(model, offline=offline))
-    options = options_for(sizes, **choices)
+    options = options_for(sizes, drafts=drafts_for(model, draft_tokens, acceptance), **choices)
     plans = [make_plan(model, sizes, each, options, power_mode) for each in devices]
     if html_file is not None:
         from edgekit.files import atomic_write
-        from edgekit.plan.html import page
+        from edgekit.report.page import html_of
+        from edgekit.report.plan_page import plan_page
 
-        atomic_write(html_file, page(plans).encode())
+        atomic_write(html_file, html_of(plan_page(plans)))
         click.echo(f"wrote {html_file}", err=True)
     _print(plans, as_json, compared=compare is not None)
     _refuse(plans)
@@ -117,15 +139,7 @@ def _refuse(plans: list[Plan]) -> None:
     """DoesNotFit where a model does not fit on any of the devices."""
     if any(plan.fits for plan in plans):
         return
-    from edgekit.errors import DoesNotFit
-    from edgekit.plan.words import gigabytes
+    from edgekit.plan.refusal import does_not_fit
 
-    plan = plans[0]
-    largest = max(plan.memory.items, key=lambda item: item.bytes.value)
-    raise DoesNotFit(
-        "what runs must fit in what the device leaves to a program",
-        f"{plan.model} as {plan.options.dtype} needs {gigabytes(plan.memory.total.value)}, of which "
-        f"{gigabytes(largest.bytes.value)} {largest.name}; {plan.machine.device.title} leaves "
-        f"{gigabytes(plan.memory.available)}",
-        "choose one of the changes above" if not plans[1:] else "choose a larger device, or smaller weights",
-    )
+    larger = "choose a larger device, or smaller weights"
+    raise does_not_fit(plans[0], larger if plans[1:] else "choose one of the changes above")

@@ -13,7 +13,7 @@ from edgekit.plan.limits import largest_batch, largest_context
 from edgekit.plan.plan import Plan
 from edgekit.plan.suggestions import build_suggestions, run_suggestions
 from edgekit.plan.verdict import DOES_NOT_FIT, FITS, TIGHT
-from edgekit.plan.words import duration, gigabytes, rate, size
+from edgekit.plan.words import drafted_cells, duration, gigabytes, rate, size
 
 _COLOURS = {FITS: "green", TIGHT: "yellow", DOES_NOT_FIT: "red"}
 
@@ -37,7 +37,9 @@ def print_plan(plan: Plan) -> None:
 
 def print_comparison(plans: Sequence[Plan]) -> None:
     """Devices as rows."""
-    headings = ("device", "mode", "verdict", "memory", "available", "build", "tokens/s", "limited by", "first token")
+    headings = ["device", "mode", "verdict", "memory", "available", "build", "tokens/s", "limited by", "first token"]
+    if plans[0].drafting is not None:
+        headings += ["drafted tokens/s", "speed-up"]
     rows = [
         (
             plan.machine.device.name,
@@ -49,6 +51,7 @@ def print_comparison(plans: Sequence[Plan]) -> None:
             rate(plan.speed.tokens_per_s),
             plan.speed.step.limit,
             duration(plan.speed.first_token_s) if plan.speed.first_token_s else "unknown",
+            *drafted_cells(plan.drafting),
         )
         for plan in plans
     ]
@@ -119,11 +122,29 @@ def _block_rows(plan: Plan) -> list[tuple[str, str]]:
         for block in even.blocks
     ]
     rows.append(("break-even", longest_block(even)))
+    rows += _drafting_rows(plan)
     if even.free_positions:
         rows.append(("for free", f"about {even.free_positions} positions, before arithmetic is what limits"))
     rows.append(("smaller cache", f"half of it makes steps 10 % faster from {pays.half_pays_from:,.0f} tokens on"))
     rows.append(("", f"the cache's bytes equal the weights' at {pays.equals_weights:,.0f} tokens"))
     return rows
+
+
+def _drafting_rows(plan: Plan) -> list[tuple[str, str]]:
+    found = plan.drafting
+    if found is None or plan.options.drafts is None:
+        return []
+    chances = " ".join(f"{chance:.0%}" for chance in plan.options.drafts.chances)
+    needed = "no acceptance" if found.needed_acceptance is None else f"{found.needed_acceptance:.0%}"
+    best = f"best with {found.best}" if found.best else "plain decoding is faster"
+    return [
+        (
+            f"drafting {found.proposed}",
+            f"{found.tokens_per_step:.2f} tokens a step at {chances} accepted ({found.basis}); it costs "
+            f"{found.verify_cost:.2f} steps and drafting {found.draft_cost:.2f}: {found.speed_up:.2f} times as fast",
+        ),
+        ("", f"it pays from {needed} on; {best}: {rate(found.tokens_per_s)} tokens/s"),
+    ]
 
 
 def longest_block(even: BreakEven) -> str:

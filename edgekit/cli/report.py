@@ -99,21 +99,12 @@ _WORDS = {
 def _check_output(output: Path, bundle: Bundle) -> None:
     """EdgekitError unless a page may be written there."""
     from edgekit.errors import EdgekitError
-    from edgekit.report.page import is_page
+    from edgekit.report.page import check_destination
 
-    if output.is_dir():
-        raise EdgekitError("a report is a file", f"{output} is a directory", "name a file with -o")
-    if not output.parent.is_dir():
-        raise EdgekitError("a report is written to a directory that is there", f"{output.parent} is none", "make it")
     if output.resolve().is_relative_to(bundle.path.resolve()):
         raise EdgekitError(
             "a bundle holds nothing but what its manifest lists",
             f"{output} would be inside {bundle.path}",
             "choose another place with -o",
         )
-    if output.exists() and not is_page(output):
-        raise EdgekitError(
-            "only a report that edgekit made is replaced",
-            f"{output} is something else",
-            "choose another place with -o",
-        )
+    check_destination(output)

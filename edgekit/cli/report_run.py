@@ -75,7 +75,11 @@ def estimate(bundle: Bundle, needed: Iterable[str]) -> str:
         token = (time.perf_counter() - started) / prompt.shape[1]
     finally:
         session.close()
-    costs = {"parity": _parity_s(bundle, step), "eval": _eval_s(bundle, token), "bench": _bench_s(load, step, token)}
+    costs = {
+        "parity": _parity_s(bundle, step),
+        "eval": _eval_s(bundle, token),
+        "bench": _bench_s(bundle, load, step, token),
+    }
     return f"about {duration(sum(costs[name] for name in needed))} as busy as this machine is now"
 
 
@@ -91,10 +95,10 @@ def _eval_s(bundle: Bundle, token_s: float) -> float:
     return len(text.tokens) * token_s
 
 
-def _bench_s(load_s: float, step_s: float, token_s: float) -> float:
-    from edgekit.benchmark.run import BenchmarkOptions
+def _bench_s(bundle: Bundle, load_s: float, step_s: float, token_s: float) -> float:
+    from edgekit.benchmark.run import options_within
 
-    options = BenchmarkOptions()
+    options = options_within(bundle.manifest.cache.capacity_limit)
     tokens = sum(options.prompt_tokens) + max(options.depths)
     steps = len(options.depths) * options.decode_tokens
     return 7 * load_s + (options.repetitions + 1) * (tokens * token_s + steps * step_s)
@@ -135,11 +139,12 @@ def _text(bundle: Bundle) -> tuple[EncodedText, WindowPlan]:
 
 
 def _bench(bundle: Bundle, offline: bool, progress: Progress) -> None:
-    from edgekit.benchmark.run import BenchmarkOptions, benchmark, require_parity
+    from edgekit.benchmark.run import benchmark, options_within, require_parity
     from edgekit.bundle import write_sidecar
 
     require_parity(bundle)
-    write_sidecar(bundle, "bench", benchmark(bundle, BenchmarkOptions(), progress))
+    options = options_within(bundle.manifest.cache.capacity_limit)
+    write_sidecar(bundle, "bench", benchmark(bundle, options, progress))
 
 
 #: In the order in which they are made: speed is measured once answers are proven.

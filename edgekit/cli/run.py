@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.generation import engine_options, sampling_from, sampling_options
+from edgekit.cli.generation import draft_choice, draft_options, engine_options, sampling_from, sampling_options
 
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle
@@ -32,6 +32,7 @@ NOTICES = {
 @click.option("-n", "--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True)
 @sampling_options
 @engine_options
+@draft_options
 @click.option(
     "--on-full",
     type=click.Choice(["stop", "truncate-oldest", "error"]),
@@ -55,6 +56,8 @@ def command(
     operators: str,
     threads: int | None,
     max_context: int | None,
+    draft: str | None,
+    draft_tokens: int | None,
     on_full: Any,
     as_json: bool,
     stream_json: bool,
@@ -71,6 +74,7 @@ def command(
         raise click.UsageError("--raw uses no template: it goes with neither --system nor --template.")
     if as_json and stream_json:
         raise click.UsageError("--json and --stream-json exclude each other.")
+    choice = draft_choice(draft, draft_tokens)
     text = _prompt(prompt, prompt_file)
 
     from edgekit.bundle import read_bundle, require_kind
@@ -78,6 +82,7 @@ def command(
     from edgekit.chat.interrupt import Interrupt
     from edgekit.chat.tokenizer import tokenizer_from_bundle
     from edgekit.cli.main import EXIT_INTERRUPTED
+    from edgekit.runtime.drafting.open import drafting_for
     from edgekit.runtime.generate import check_length, generate
     from edgekit.runtime.options import Finished, GenerationOptions, Piece, Truncated
     from edgekit.runtime.sampling import SamplingOptions
@@ -96,11 +101,13 @@ def command(
     tokens = tokenizer.encode(text, add_bos=True) if raw else _templated(opened, tokenizer, text, system, template)
     # Before the weights are read, because it needs none.
     check_length(len(tokens), min(max_context or sys.maxsize, opened.manifest.cache.capacity_limit), options)
-    session = session_from_bundle(opened, backend=backend, threads=threads, capacity=max_context, operators=operators)
+    engine: dict[str, Any] = {"backend": backend, "threads": threads, "operators": operators}
+    drafting = drafting_for(opened, choice, draft_tokens, sampling=options.sampling, **engine)
+    session = session_from_bundle(opened, capacity=max_context, **engine)
 
     display = PlainDisplay(sys.stdout)
     with Interrupt() as interrupt:
-        for event in generate(session, tokenizer, tokens, options, cancelled=interrupt.requested):
+        for event in generate(session, tokenizer, tokens, options, drafting=drafting, cancelled=interrupt.requested):
             if isinstance(event, Piece) and stream_json:
                 _print_json({"token": event.token, "text": event.text})
             elif isinstance(event, Piece) and not as_json:

@@ -17,7 +17,12 @@ Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
 
 #: Fractions of a block's full range that are tried as the range of its codes.
-RANGES = {2: (1.0, 0.9, 0.8, 0.7, 0.6, 0.5), 4: (1.0, 0.95, 0.9, 0.85, 0.8, 0.75), 8: (1.0,)}
+RANGES = {
+    2: (1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
+    3: (1.0, 0.9, 0.85, 0.8, 0.75, 0.7),
+    4: (1.0, 0.95, 0.9, 0.85, 0.8, 0.75),
+    8: (1.0,),
+}
 
 #: The smallest float16 above zero: no positive scale may round to nothing.
 SMALLEST_SCALE = np.float32(2**-24)
@@ -33,7 +38,7 @@ class BlockQuantized:
         codes: uint8 [N, K/block, block], 0 … 2^bits − 1, one code per byte.
         scales: float32 [N, K/block].
         zero_points: uint8 [N, K/block]: the code that means 0.
-        bits: 2, 4 or 8.
+        bits: 2, 3, 4 or 8.
         inputs: K before padding.
         offsets: float32 [N, K/block], added to every weight of a block; None for none. Formats with a real minimum
             per block (Q4_1) need them: their minimum is no multiple of the scale.
@@ -55,16 +60,25 @@ class BlockQuantized:
         return np.ascontiguousarray(values.reshape(len(values), -1)[:, : self.inputs])
 
     def packed_codes(self) -> Codes:
-        """Codes as kernels read them: uint8 [N, K/block, block · bits/8], the first code in the lowest bits."""
-        per_byte = 8 // self.bits
+        """Codes as kernels read them: uint8 [N, K/block, block · bits/8], the first code in the lowest bits.
+
+        Raises:
+            ValueError: 3 bits, which no byte holds a whole number of.
+        """
+        per_byte = self._per_byte()
         groups = self.codes.reshape(*self.codes.shape[:-1], -1, per_byte)
         return _packed(groups, self.bits)
 
     def packed_zero_points(self) -> Codes:
         """Zero points packed along a row: uint8 [N, ⌈K/block · bits/8⌉]."""
-        per_byte = 8 // self.bits
+        per_byte = self._per_byte()
         padded = np.pad(self.zero_points, ((0, 0), (0, -self.zero_points.shape[1] % per_byte)))
         return _packed(padded.reshape(len(padded), -1, per_byte), self.bits)
+
+    def _per_byte(self) -> int:
+        if 8 % self.bits:
+            raise ValueError(f"codes of {self.bits} bits do not fill bytes")
+        return 8 // self.bits
 
     def rows(self, start: int, end: int) -> BlockQuantized:
         """The outputs start … end − 1."""
@@ -141,7 +155,7 @@ def quantize_blocks(
 
     Args:
         weight: float32 [N, K].
-        bits: 2, 4 or 8.
+        bits: 2, 3, 4 or 8.
         block: inputs that share a scale.
         symmetric: fix the zero point at 2^(bits−1), as formats without zero points need.
         positive: keep scales above zero, for engines that refuse others; only with `symmetric`.

@@ -17,6 +17,8 @@ DEVICES = Path(__file__).parent / "known"
 
 KINDS = ("jetson", "datacenter", "desktop", "rtx")
 BACKENDS = ("tensorrt", "tensorrt-rtx")
+#: As `uname -m` prints them.
+CPU_ARCHITECTURES = ("aarch64", "x86_64")
 #: Types that weights of an engine can have: `dtypes` holds some of them.
 DTYPES = ("fp32", "fp16", "bf16", "fp8", "int8", "int4", "fp4")
 #: Types that `peak_ops_per_s` may tell the rate of. int4 is missing: its weights are widened and multiplied as fp16.
@@ -80,6 +82,8 @@ class DeviceProfile:
         sources: for each field of the file, where it was read.
         gpu_clock_hz: at which `peak_ops_per_s` holds.
         memory_bus_bits, memory_transfers_per_s: width of the interface, and transfers per second and pin.
+        cpu_architecture: of the processor beside the GPU, one of CPU_ARCHITECTURES; None for a card, which is put into
+            machines of either kind.
         shared_memory_per_block_bytes: the most that one thread block can be given (opt-in).
         storage: what models can be read from.
         reported_names: by which the machine itself calls it: the names of the driver (NVML, nvidia-smi) or the part
@@ -106,6 +110,7 @@ class DeviceProfile:
     gpu_clock_hz: float | None = None
     memory_bus_bits: int | None = None
     memory_transfers_per_s: float | None = None
+    cpu_architecture: str | None = None
     storage: tuple[Storage, ...] = ()
     reported_names: tuple[str, ...] = ()
 

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from edgekit.device.profile import BACKENDS, DTYPES, KINDS, PEAKS, DeviceProfile
+from edgekit.device.profile import BACKENDS, CPU_ARCHITECTURES, DTYPES, KINDS, PEAKS, DeviceProfile
 from edgekit.errors import DeviceError
 
 if sys.version_info >= (3, 11):
@@ -20,7 +20,14 @@ else:
 SCHEMA = 1
 #: What the file says of itself: no fact of the device, so no source.
 _WITHOUT_SOURCE = ("title", "kind", "sources")
-_CHOICES = {"kind": KINDS, "backends": BACKENDS, "backend": BACKENDS, "dtypes": DTYPES, "peak_ops_per_s": PEAKS}
+_CHOICES = {
+    "kind": KINDS,
+    "backends": BACKENDS,
+    "backend": BACKENDS,
+    "dtypes": DTYPES,
+    "peak_ops_per_s": PEAKS,
+    "cpu_architecture": CPU_ARCHITECTURES,
+}
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 _Table = TypeVar("_Table")
 

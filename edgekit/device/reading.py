@@ -83,6 +83,25 @@ def telemetry_from(readings: Sequence[Reading], source: str, power_mode: str = "
     )
 
 
+def energy_over(readings: Sequence[Reading], start: float, end: float) -> float | None:
+    """Joules between two moments, the power taken to change evenly between readings.
+
+    None where the readings, in the order of time, do not reach from `start` to `end`.
+    """
+    powers = [(each.seconds, each.power_w) for each in readings if each.power_w is not None]
+    if len(powers) < 2 or start < powers[0][0] or end > powers[-1][0]:
+        return None
+    inner = [(seconds, power) for seconds, power in powers if start < seconds < end]
+    return _energy_j([(start, _power_at(powers, start)), *inner, (end, _power_at(powers, end))])
+
+
+def _power_at(powers: Sequence[tuple[float, float]], moment: float) -> float:
+    for (before, first), (after, second) in pairwise(powers):
+        if before <= moment <= after:
+            return first + (second - first) * ((moment - before) / (after - before) if after > before else 0.0)
+    raise ValueError(f"no readings around {moment}")
+
+
 def _energy_j(powers: Sequence[tuple[float, float]]) -> float:
     return sum((after - before) * (first + second) / 2 for (before, first), (after, second) in pairwise(powers))
 

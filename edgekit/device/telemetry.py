@@ -36,16 +36,21 @@ class NoSource(Exception):
     """Nothing on this machine tells a device's power and clocks; the reason is its text."""
 
 
-def open_source(interval_s: float, gpu: int = 0) -> Source:
+def open_source(interval_s: float, gpu: int = 0, *, on_cpu: bool = False) -> Source:
     """tegrastats on a Jetson, NVML elsewhere. Raises NoSource with the reason.
 
     tegrastats goes first because it shows the whole module's power; NVML shows none on a Jetson.
+
+    Args:
+        on_cpu: the work is the processor's: NVML, which shows the power of a card alone, is not asked.
     """
     if shutil.which("tegrastats"):
         try:
             return TegrastatsSource(interval_s)
         except OSError as error:
             raise NoSource(f"tegrastats does not start: {error.strerror}") from error
+    if on_cpu:
+        raise NoSource("no tegrastats on the PATH, and nothing else that edgekit reads tells a processor's power")
     try:
         return NvmlSource(gpu)
     except NvmlUnavailable as error:
@@ -91,6 +96,11 @@ class Recorder:
         if self._source is not None:
             self._look(self._source)
             self._source.close()
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """Every one, in the order of time; complete after leaving."""
+        return tuple(self._readings)
 
     @property
     def telemetry(self) -> Telemetry:

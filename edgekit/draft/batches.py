@@ -22,11 +22,11 @@ WINDOW = 64
 class Frozen:
     """What of the model the heads are trained against.
 
-    embedding: [V, d] scaled as the model reads it; unembedding: [D, d], rows of its head; norm: its last.
-    vocabulary: int64 [D], ascending.
+    states: [V, S], what the model makes of each token by itself, see `token_states`; unembedding: [D, d], rows of its
+    head; norm: its last. vocabulary: int64 [D], ascending.
     """
 
-    embedding: Tensor
+    states: Tensor
     unembedding: Tensor
     norm: RMSNorm
     vocabulary: Tensor

@@ -17,7 +17,7 @@ class DraftConfig:
         rank: r, components of the mixture; 1 is independent heads.
         hidden_size: d, of the model.
         feature_layers: after how many layers the residual stream is read, ascending; the model's last among them.
-        token_rank: numbers in which the known token's embedding is summed up.
+        token_rank: numbers that the token table holds of each token.
         trunk_width: inner width of the trunk's gated MLP.
         residual_rank: inner width of each position's own transform.
         component_rank: inner width of what each component of a position adds to it; 0 without mixture.

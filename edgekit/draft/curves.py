@@ -40,7 +40,7 @@ def draw(history: Path, target: Path) -> None:
         for axes in (loss, accepted):
             axes.axvline(start, color="0.8", linewidth=0.8)
     loss.set_ylabel("training loss (weighted nats per position)")
-    accepted.set_ylabel("acceptance given the tokens before, greedy, held out")
+    accepted.set_ylabel("acceptance (greedy, held out)")
     accepted.set_ylim(0, 1)
     for axes in (loss, accepted):
         axes.set_xlabel("step")

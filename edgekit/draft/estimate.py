@@ -50,14 +50,15 @@ def estimate(
     config, threads = checkpoint.config, torch.get_num_threads()
     width = int(config["hidden_size"])
     model = sum(_size(checkpoint.spec(name).shape) for name in checkpoint.names())
-    positions = text.positions if text.text is None else min(text.positions, len(text.text) // 4)
+    given = 0 if text.text is None else len(text.text) // 4  # characters of a token, about
+    positions = text.positions + given
     unembedding = width * heads.vocabulary * heads.tokens * _TRAINING_PASSES
     trunk = 12 * width * width * _TRAINING_PASSES
     mixture = options.epochs * (heads.rank * unembedding + trunk) if heads.rank > 1 else 0.0
     layers = len(heads.feature_layers or (1, 2, 3))
     return Estimate(
         threads,
-        0.0 if text.text is not None else positions * model / (_TALK * threads),
+        text.positions * model / (_TALK * threads),
         positions * model / (_TRAIN * threads),
         positions * (single_epochs * (unembedding + trunk) + mixture) / (_TRAIN * threads),
         feature_bytes(positions, layers * width),

@@ -125,7 +125,7 @@ def _row(model: Decoder, ids: Tensor, layers: tuple[int, ...]) -> dict[str, npt.
 
 def exact_streams(model: Decoder, ids: Tensor) -> Iterator[Tensor]:
     """The residual stream [1, L, d] after each layer, by the model's own forward: of any architecture."""
-    yield from model(ids, torch.ones_like(ids), model.empty_cache(1), torch.tensor([1])).hidden[1:]
+    yield from model(ids, torch.ones_like(ids), model.empty_cache(len(ids)), torch.tensor([1])).hidden[1:]
 
 
 def fast_streams(model: Decoder, ids: Tensor) -> Iterator[Tensor]:

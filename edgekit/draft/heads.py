@@ -1,6 +1,6 @@
 """Draft heads as a module: CP mixture heads over the n tokens after a known one (arXiv 2410.17765, section 3).
 
-    u = trunk(features of position t, embedding of x_{t+1})
+    u = trunk(features of position t, row of x_{t+1} in the token table)
     w = softmax(R u)                                                                  r components
     v_{s,alpha} = norm(u + U_s silu(D_s u) + U_{s,alpha} silu(D_{s,alpha} u))         s = 1..n
     p_alpha^{(s)} = softmax(E v_{s,alpha}) over the draft vocabulary                  E shared with the model
@@ -22,7 +22,7 @@ from edgekit.layers.norm import RMSNorm
 
 
 class DraftHeads(nn.Module):
-    """The heads, without the model's embedding, of which they read and write a projection.
+    """The heads, without the token table that they read and the model's unembedding that they speak through.
 
     N rows (positions in a text, or a batch), n tokens, r components, d hidden size, F features, D draft vocabulary.
     """
@@ -32,7 +32,6 @@ class DraftHeads(nn.Module):
         c, d = config, config.hidden_size
         self.config = config
         self.feature_norms = nn.ModuleList(RMSNorm(d, c.eps) for _ in c.feature_layers)
-        self.token = nn.Linear(d, c.token_rank, bias=False)
         self.project = nn.Linear(c.features + c.token_rank, d, bias=False)
         self.trunk_norm = RMSNorm(d, c.eps)
         self.trunk = GatedMLP(d, c.trunk_width, "silu", False)
@@ -42,10 +41,6 @@ class DraftHeads(nn.Module):
         self.component_down = nn.Parameter(torch.empty(c.tokens, c.rank, c.component_rank, d))
         self.component_up = nn.Parameter(torch.empty(c.tokens, c.rank, d, c.component_rank))
         self.norm = RMSNorm(d, c.eps)
-
-    def token_table(self, embedding: Tensor) -> Tensor:
-        """What the heads read of each token, [V, token_rank], from the model's embedding [V, d]."""
-        return functional.linear(embedding, self.token.weight)
 
     def trunk_output(self, features: Tensor, token: Tensor) -> Tensor:
         """u [N, d] from features [N, F] and rows of the token table [N, token_rank]."""

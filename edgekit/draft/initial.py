@@ -27,7 +27,6 @@ def first_heads(config: DraftConfig, model_norm: torch.Tensor, seed: int) -> Dra
         nn.init.ones_(cast(RMSNorm, norm).weight)
     nn.init.ones_(heads.trunk_norm.weight)
     heads.norm.weight.copy_(model_norm)
-    spread(heads.token.weight, d)
     spread(heads.project.weight, heads.project.in_features, 0.1)
     last = slice(config.features - d, config.features)
     heads.project.weight[:, last] += torch.eye(d)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgekit.draft.batches import Frozen, Window
-from edgekit.draft.heads import DraftHeads
+from edgekit.draft.tokens import Student
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,19 @@ class Quality:
 
 
 @torch.no_grad()
-def quality(heads: DraftHeads, frozen: Frozen, windows: Iterable[Window]) -> Quality:
+def quality(student: Student, frozen: Frozen, windows: Iterable[Window]) -> Quality:
     """Measure heads on windows; drafts are sequential from the mixture's conditionals."""
+    heads = student.heads
     n = heads.config.tokens
     sums = {name: torch.zeros(n, dtype=torch.float64) for name in ("nats", "weight", "accepted", "tried", "common")}
     used, rows = torch.zeros(heads.config.rank, dtype=torch.float64), 0
     for window in windows:
-        token = functional.embedding(window.known, frozen.embedding)
-        u = heads.trunk_output(window.features, functional.linear(token, heads.token.weight))
-        a = heads.log_weights(u)
+        a, v = student(window.features, frozen.states[window.known])
         used += a.exp().sum(0).double()
         rows += len(a)
         # Contiguous: CPU products of bfloat16 are a hundred times slower on strided operands.
-        v = heads.positions(u).to(frozen.unembedding.dtype).transpose(0, 1).contiguous()
-        alive = torch.ones(len(u), dtype=torch.bool)
+        v = v.to(frozen.unembedding.dtype).transpose(0, 1).contiguous()
+        alive = torch.ones(len(a), dtype=torch.bool)
         for s in range(n):
             p = functional.linear(v[s], frozen.unembedding).float().log_softmax(-1)
             q = (a.log_softmax(-1)[..., None] + p).logsumexp(1)

@@ -1,4 +1,4 @@
-"""The text that heads are trained on: conversations of the model with itself, or a text that is given."""
+"""The text that heads are trained on: conversations of the model with itself, a text that is given, or both."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class TextOptions:
     """What to train on.
 
     Attributes:
-        text: a text; None for conversations of the model with itself.
-        positions: tokens of conversations; of a text, at most so many are used.
+        text: a text; None for none.
+        positions: tokens of conversations of the model with itself; 0 for none.
         length: tokens of a row.
         bundle: of the same model, to talk with; None exports one (int8) for the purpose.
         threads: of that.
@@ -60,11 +60,16 @@ class TextOptions:
 
 @dataclass(frozen=True)
 class Text:
-    """Tokens int64 [R, L]; the first `skip` of each row say nothing; `ends`: tokens that end a text."""
+    """Tokens int64 [R, L].
+
+    skip: first tokens of each row that say nothing. ends: tokens that end a text. measured: rows, the first ones, some
+    of which are kept back to measure on: conversations, where there are any.
+    """
 
     tokens: npt.NDArray[np.int64]
     skip: int
     ends: Collection[int]
+    measured: int
 
 
 def text_tokens(
@@ -76,16 +81,23 @@ def text_tokens(
         ExportError: the text is too short, or the bundle is of another model.
         PromptError: the model has no template that can be used.
     """
+    if options.text is None and options.positions == 0:
+        raise ExportError("there must be a text to train on", "--positions is 0 and no --text is given")
+    given = None
     if options.text is not None:
         rows = whole_text(checkpoint.tokenizer_files()["tokenizer.json"], options.text, options.length).numpy()
-        rows = rows[: max(1, options.positions // options.length)]
         if len(rows) < 2:
             raise ExportError(
                 f"a text to train on must hold at least 2 rows of {options.length} tokens", f"it holds {len(rows)}",
                 "give a longer text, or a smaller --length",
             )  # fmt: skip
-        return Text(rows, 0, ())
-    return _conversations(_talker(checkpoint, options, folder, progress), options, folder, progress, stop)
+        given = Text(rows, 0, (), len(rows))
+    if options.positions == 0 and given is not None:
+        return given
+    said = _conversations(_talker(checkpoint, options, folder, progress), options, folder, progress, stop)
+    if said is None or given is None:
+        return said
+    return Text(np.concatenate([said.tokens, given.tokens]), said.skip, said.ends, said.measured)
 
 
 def _talker(checkpoint: Checkpoint, options: TextOptions, folder: Path, progress: Progress) -> Bundle:
@@ -140,7 +152,8 @@ def _conversations(
         progress.advance(_ROWS * options.length)
     if session is not None:
         session.close()
-    return Text(np.concatenate(found).astype(np.int64), len(frame.opening), bundle.manifest.tokens.eos)
+    rows = np.concatenate(found).astype(np.int64)
+    return Text(rows, len(frame.opening), bundle.manifest.tokens.eos, len(rows))
 
 
 def _save(path: Path, rows: npt.NDArray[np.int64]) -> None:

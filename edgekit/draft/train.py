@@ -18,9 +18,9 @@ from edgekit.draft.batches import Frozen
 from edgekit.draft.config import DraftConfig
 from edgekit.draft.features import FeatureCache, cached_features, narrowed
 from edgekit.draft.head_file import DraftFile, write_heads
-from edgekit.draft.heads import DraftHeads
 from edgekit.draft.initial import first_heads, grown
 from edgekit.draft.text import Text, TextOptions, text_tokens
+from edgekit.draft.tokens import Student, TokenReader, kept_states
 from edgekit.draft.trainer import Course, TrainOptions, steps_of, train_heads, windows_of
 from edgekit.draft.vocabulary import frequent_tokens
 from edgekit.draft.workplace import begin
@@ -30,6 +30,8 @@ from edgekit.heal.full_attention import head_of
 from edgekit.models.registry import model_from_checkpoint
 from edgekit.progress import Progress
 
+#: Steps of the mixture over those of the single heads.
+_MIXTURE_RATE = 0.25
 COURSE, SINGLE, MIXTURE = "course.json", "single", "mixture"
 
 
@@ -93,27 +95,30 @@ def train(
     config = replace(config, vocabulary=len(frozen.vocabulary))
     single = replace(config, rank=1, component_rank=0)
     courses = {SINGLE: Course()}
-    result = first_heads(single, norm, options.seed)
+    reader = TokenReader(frozen.states.shape[1], config.token_rank, options.seed)
+    student = Student(first_heads(single, norm, options.seed), reader)
     first = replace(options, epochs=single_epochs)
-    done = _stage(SINGLE, result, cache, frozen, first, courses[SINGLE], folder, found.skip, progress, stop)
+    done = _stage(SINGLE, student, cache, frozen, first, courses[SINGLE], folder, found, progress, stop)
     if done and config.rank > 1:
         courses[MIXTURE] = Course()
-        result = grown(result, config, norm, options.seed)
-        done = _stage(MIXTURE, result, cache, frozen, options, courses[MIXTURE], folder, found.skip, progress, stop)
+        student = Student(grown(student.heads, config, norm, options.seed), reader)
+        # Steps as large as those of fresh heads lead away from what the single heads have learnt.
+        second = replace(options, rate=_MIXTURE_RATE * options.rate)
+        done = _stage(MIXTURE, student, cache, frozen, second, courses[MIXTURE], folder, found, progress, stop)
     seconds = _spent(folder, time.monotonic() - started)
     if not done:
         return Trained(False, seconds, {})
     course = courses[MIXTURE if config.rank > 1 else SINGLE]
     best = next(entry for entry in course.measured if entry["step"] == course.best_step)
     record = {
-        "model": {"files": checkpoint.files(), "vocab_size": len(frozen.embedding)},
+        "model": {"files": checkpoint.files(), "vocab_size": len(frozen.states)},
         "text": {**text.identity(), "positions": int(found.tokens.size), "coverage": coverage},
         "options": settings,
         "acceptance": {name: best[name] for name in ("greedy", "sampled")},
         "held_out": {name: best[name] for name in ("nats", "used", "loss", "step")},
         "seconds": seconds,
     }
-    write_heads(destination, DraftFile(result, frozen.vocabulary, record))
+    write_heads(destination, DraftFile(student.heads, reader.table(frozen.states), frozen.vocabulary, record))
     history = {name: {"losses": c.losses, "measured": c.measured} for name, c in courses.items()}
     atomic_write(destination.with_suffix(".history.json"), json.dumps(history))
     shutil.rmtree(folder)
@@ -152,30 +157,35 @@ def _prepared(
     """The frozen model's part, the feature cache and how much of the text the draft vocabulary covers."""
     progress.stage("load")
     model = model_from_checkpoint(checkpoint)
-    embedding = model.model.embed_tokens.weight.detach().clone() * model.embedding_scale
-    counts = np.bincount(text.tokens[:, text.skip :].ravel(), minlength=len(embedding))
+    counts = np.bincount(text.tokens[:, text.skip :].ravel(), minlength=int(checkpoint.config["vocab_size"]))
     chosen, coverage = frequent_tokens(counts, config.vocabulary, text.ends)
     vocabulary = torch.from_numpy(chosen)
     unembedding = head_of(model).detach()[vocabulary].clone()
     fast = narrowed(model, str(checkpoint.config.get("model_type")))
+    progress.stage("tokens by themselves")
+    states = kept_states(folder / "states.npy", model, config.feature_layers, _beginning(checkpoint))
     progress.stage("hidden states", int(text.tokens.size), "tokens")
     cache = cached_features(folder / "features", model, text.tokens, config.feature_layers, advance=progress.advance)
-    return (
-        Frozen(embedding, unembedding.bfloat16() if fast else unembedding, model.model.norm, vocabulary),
-        cache,
-        coverage,
-    )
+    if fast:
+        unembedding = unembedding.bfloat16()
+    return Frozen(states, unembedding, model.model.norm, vocabulary), cache, coverage
+
+
+def _beginning(checkpoint: Checkpoint) -> int:
+    """A token that texts begin with, or the first of all."""
+    found = checkpoint.config.get("bos_token_id")
+    return int(found) if isinstance(found, int) else 0
 
 
 def _stage(
     name: str,
-    heads: DraftHeads,
+    student: Student,
     cache: FeatureCache,
     frozen: Frozen,
     options: TrainOptions,
     course: Course,
     folder: Path,
-    skip: int,
+    text: Text,
     progress: Progress,
     stop: Callable[[], bool],
 ) -> bool:
@@ -183,17 +193,29 @@ def _stage(
     path = folder / f"{name}.pt"
     if path.is_file():
         kept = torch.load(path, weights_only=True)
-        heads.load_state_dict(kept.pop("weights"))
+        student.load_state_dict(kept.pop("weights"))
         vars(course).update(kept)
         course.losses = [(int(step), float(loss)) for step, loss in course.losses]
-    progress.stage(f"train {name} heads", steps_of(len(windows_of(cache, heads, skip)[0]), options), "steps")
+    windows, _ = windows_of(cache, student.heads.config.tokens, text.skip, text.measured)
+    progress.stage(f"train {name} heads", steps_of(len(windows), options), "steps")
 
     def save() -> None:
         partial = path.with_suffix(".partial")
-        torch.save({"weights": heads.state_dict(), **vars(course)}, partial)
+        torch.save({"weights": student.state_dict(), **vars(course)}, partial)
         partial.replace(path)
 
-    train_heads(heads, cache, frozen, options, course, skip=skip, save=save, advance=progress.advance, stop=stop)
+    train_heads(
+        student,
+        cache,
+        frozen,
+        options,
+        course,
+        skip=text.skip,
+        measured=text.measured,
+        save=save,
+        advance=progress.advance,
+        stop=stop,
+    )
     return course.finished
 
 

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 
 from edgekit.draft.batches import WINDOW, Frozen, places, window_at
 from edgekit.draft.features import FeatureCache
-from edgekit.draft.heads import DraftHeads
 from edgekit.draft.loss import balance, mixture_loss
 from edgekit.draft.measure import Quality, quality
+from edgekit.draft.tokens import Student
 
 #: One row in so many is kept back from training, at least one.
 HELD_OUT_EVERY = 16
@@ -73,24 +72,30 @@ def steps_of(windows: int, options: TrainOptions) -> int:
 
 
 def windows_of(
-    cache: FeatureCache, heads: DraftHeads, skip: int
+    cache: FeatureCache, tokens: int, skip: int, measured: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Windows (row, start) to train on, and those of the rows kept back; int64 [w, 2] each."""
+    """Windows (row, start) to train on, and those of the rows kept back; int64 [w, 2] each.
+
+    Args:
+        tokens: n.
+        skip: first tokens of each row that are never trained on.
+        measured: rows, the first ones, some of which are kept back.
+    """
     rows, length = cache.tokens.shape
-    held = np.arange(0, rows, HELD_OUT_EVERY)
+    held = np.arange(0, measured, HELD_OUT_EVERY)
     trained = np.setdiff1d(np.arange(rows), held)
-    n = heads.config.tokens
-    return places(trained, length, n, skip), places(held, length, n, skip)
+    return places(trained, length, tokens, skip), places(held, length, tokens, skip)
 
 
 def train_heads(
-    heads: DraftHeads,
+    student: Student,
     cache: FeatureCache,
     frozen: Frozen,
     options: TrainOptions,
     course: Course,
     *,
     skip: int = 0,
+    measured: int | None = None,
     save: Callable[[], None] = lambda: None,
     advance: Callable[[int], None] = lambda count: None,
     stop: Callable[[], bool] = lambda: False,
@@ -100,15 +105,16 @@ def train_heads(
 
     Args:
         course: changed in place; one that was saved goes on.
-        skip: first tokens of each row that are never trained on (a template's opening).
+        skip, measured: see `windows_of`; None for all rows.
         save: called about every `save_every_s` seconds, when course and heads belong together.
         advance: called with the steps done, those of an earlier run first.
         stop: asked after each step; True ends before the last step, to go on another time.
     """
-    windows, held = windows_of(cache, heads, skip)
+    config, rows = student.heads.config, len(cache.tokens) if measured is None else measured
+    windows, held = windows_of(cache, config.tokens, skip, rows)
     held = held[np.unique(np.linspace(0, len(held) - 1, min(len(held), _MEASURED)).astype(int))]
     steps = steps_of(len(windows), options)
-    optimizer = torch.optim.AdamW(heads.parameters(), lr=options.rate, betas=(0.9, 0.95), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=options.rate, betas=(0.9, 0.95), weight_decay=0.01)
     if course.optimizer is not None:
         optimizer.load_state_dict(course.optimizer)
     advance(course.step)
@@ -116,11 +122,12 @@ def train_heads(
     torch.set_flush_denormal(True)
     while course.step < steps and not course.finished:
         if course.step % options.measure_every == 0:
-            _measure(heads, cache, frozen, held, course)
+            _measure(student, cache, frozen, held, course)
             course.finished = course.step > course.best_step + options.patience * options.measure_every
             if course.finished:
                 break
-        loss = _step(heads, cache, frozen, _batch(windows, course.step, options), options, optimizer, steps, course)
+        batch = _batch(windows, course.step, options)
+        loss = _step(student, cache, frozen, batch, options, optimizer, steps, course)
         course.losses.append((course.step, loss))
         course.step += 1
         advance(1)
@@ -131,10 +138,10 @@ def train_heads(
         if stop():
             return
     if course.step == steps:
-        _measure(heads, cache, frozen, held, course)
+        _measure(student, cache, frozen, held, course)
     course.finished = True
     if course.best_weights is not None:
-        heads.load_state_dict(course.best_weights)
+        student.load_state_dict(course.best_weights)
     course.optimizer = None
     save()
 
@@ -150,7 +157,7 @@ def _batch(windows: npt.NDArray[np.int64], step: int, options: TrainOptions) -> 
 
 
 def _step(
-    heads: DraftHeads,
+    student: Student,
     cache: FeatureCache,
     frozen: Frozen,
     batch: npt.NDArray[np.int64],
@@ -164,37 +171,41 @@ def _step(
     rate = options.rate * min(1.0, (course.step + 1) / _WARMUP) * (0.05 + 0.475 * (1 + math.cos(math.pi * fraction)))
     for group in optimizer.param_groups:
         group["lr"] = rate
-    found = [window_at(cache, frozen, int(r), int(s), heads.config.tokens, options.decay) for r, s in batch]
+    found = [window_at(cache, frozen, int(r), int(s), student.heads.config.tokens, options.decay) for r, s in batch]
     narrow = frozen.unembedding.dtype == torch.bfloat16
     with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
-        token = functional.embedding(torch.cat([w.known for w in found]), frozen.embedding)
-        u = heads.trunk_output(torch.cat([w.features for w in found]), heads.token(token))
-        log_w, v = heads.log_weights(u), heads.positions(u)
+        known = torch.cat([w.known for w in found])
+        log_w, v = student(torch.cat([w.features for w in found]), frozen.states[known])
     total = torch.zeros(())
     for index, window in enumerate(found):
         own = slice(index * WINDOW, (index + 1) * WINDOW)
         total = total + mixture_loss(v[own], log_w[own], frozen.unembedding, window.targets, options.beta)
-    loss = total / len(u)
+    loss = total / len(v)
     optimizer.zero_grad()
-    (loss + options.balance * balance(log_w) if heads.config.rank > 1 else loss).backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(heads.parameters(), 1.0)
+    even = options.balance * balance(log_w) if student.heads.config.rank > 1 else 0.0
+    (loss + even).backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
     optimizer.step()
     return loss.item()
 
 
 def _measure(
-    heads: DraftHeads, cache: FeatureCache, frozen: Frozen, held: npt.NDArray[np.int64], course: Course
+    student: Student,
+    cache: FeatureCache,
+    frozen: Frozen,
+    held: npt.NDArray[np.int64],
+    course: Course,
 ) -> Quality:
     """Measure on the held-out windows, and keep the weights if they are the best so far."""
 
     def windows() -> Any:
         for row, start in held:
-            yield window_at(cache, frozen, int(row), int(start), heads.config.tokens, 1.0)
+            yield window_at(cache, frozen, int(row), int(start), student.heads.config.tokens, 1.0)
 
-    found: Quality = quality(heads, frozen, windows())
+    found: Quality = quality(student, frozen, windows())
     loss = sum(found.nats) / len(found.nats)
     course.measured.append({"step": course.step, "loss": loss, **asdict(found)})
     if loss < course.best:
         course.best, course.best_step = loss, course.step
-        course.best_weights = {name: value.clone() for name, value in heads.state_dict().items()}
+        course.best_weights = {name: value.clone() for name, value in student.state_dict().items()}
     return found

@@ -18,6 +18,9 @@ from edgekit.compress.quantizer import QuantizedModel, quantized_model
 from edgekit.compress.units import is_matrix
 from edgekit.errors import ExportError
 from edgekit.export.bind import bind_weights
+from edgekit.export.draft import write_draft
+from edgekit.export.draft_features import add_draft_features
+from edgekit.export.draft_heads import Heads, heads_for
 from edgekit.export.encoder_bundle import encoder_bundle
 from edgekit.export.estimate import Estimate, estimate
 from edgekit.export.genai_config import GENAI_FILE, genai_config
@@ -25,23 +28,20 @@ from edgekit.export.options import DEFAULT_MAX_CONTEXT, DTYPES, ExportOptions
 from edgekit.export.records import (
     graph_record,
     model_name,
-    outcome_record,
     provenance_record,
     versions_record,
     write_graph,
     write_json,
 )
+from edgekit.export.target import check_target
 from edgekit.export.trace import Traced, traced_from_config
+from edgekit.layers.decoder import Decoder
 from edgekit.models.registry import check_weights, kind_of, model_on_meta, weight_map
 from edgekit.progress import Progress
 from edgekit.rewrite.pipelines import PIPELINES, rewrite
 from edgekit.rewrite.rule import Context
-from edgekit.rewrite.tensorrt_table import check_operators, operator_table
 
 __all__ = ["DTYPES", "Estimate", "ExportOptions", "bundle_from_checkpoint", "estimate"]
-
-#: The oldest TensorRT that takes a form.
-_TENSORRT = {contract.FORM_JETPACK6: "10.3", contract.FORM_TENSORRT: "10.15"}
 
 
 def bundle_from_checkpoint(
@@ -68,6 +68,7 @@ def bundle_from_checkpoint(
     max_context = _max_context(checkpoint.config, options)
     model = model_on_meta(checkpoint.config, max_context)
     check_weights(model, checkpoint)
+    heads = _heads(checkpoint, model, options, progress)
     with write_bundle(destination, overwrite=overwrite) as draft:
         progress.stage("trace")
         traced = traced_from_config(checkpoint.config, options.activations, max_context)
@@ -78,22 +79,42 @@ def bundle_from_checkpoint(
         context = Context(traced.geometry, options.activations, quantized, max_context)
         progress.stage("rewrite", len(PIPELINES[options.form]), "rules")
         rules = rewrite(traced.graph, options.form, context, lambda name: progress.advance())
+        if heads is not None:
+            layers = heads.found.heads.config.feature_layers
+            add_draft_features(traced.graph, layers, traced.geometry.hidden_size, options.activations)
         structure = write_graph(traced.graph, draft.path, progress, standard=options.form != contract.FORM_ORT)
-        _check_target(structure, options.form)
+        check_target(structure, options.form)
         for name, contents in tokenizer.items():
             (draft.path / name).write_bytes(contents)
         write_json(draft.path / "config.json", checkpoint.config)
+        if heads is not None:
+            draft.manifest["draft"] = write_draft(heads, checkpoint, model, options, draft.path, progress)
         progress.stage("hash")
         draft.manifest.update(_manifest(checkpoint, options, traced, structure, max_context, tokenizer))
-        draft.manifest["rules"] = {name: outcome_record(outcome) for name, outcome in rules.items()}
+        draft.manifest["rules"] = {name: outcome.to_dict() for name, outcome in rules.items()}
         draft.manifest["quantization"] = quantized.record() if quantized is not None else None
         draft.manifest["recipe"] = recipe
+        if heads is not None:
+            draft.manifest["provenance"]["draft"] = heads.provenance()
         if options.form == contract.FORM_ORT:
             generation = json.loads(tokenizer.get("generation_config.json", b"{}"))
             genai = genai_config(draft.manifest["model"], draft.manifest["tokens"], generation, max_context=max_context)
             if genai is not None:
                 write_json(draft.path / GENAI_FILE, genai)
     return destination
+
+
+def _heads(checkpoint: Checkpoint, model: Decoder, options: ExportOptions, progress: Progress) -> Heads | None:
+    """The draft heads that were asked for, before anything is made."""
+    if options.draft is None:
+        return None
+    heads = heads_for(checkpoint, model, Path(options.draft), options.draft_components)
+    if heads.of_checkpoint is False:
+        progress.note(
+            f"{heads.path.name} was trained on another checkpoint of the same sizes: its drafts may often be wrong, "
+            "which costs time; the text stays the model's own"
+        )
+    return heads
 
 
 def _max_context(config: dict[str, Any], options: ExportOptions) -> int:
@@ -113,20 +134,6 @@ def _quantized(checkpoint: Checkpoint, options: ExportOptions, progress: Progres
         return None
     names = [name for name in checkpoint.names() if is_matrix(name, checkpoint.spec(name).shape)]
     return quantized_model(checkpoint, names, settings, progress)
-
-
-def _check_target(structure: onnx.ModelProto, form: str) -> None:
-    """ExportError naming what the target of a form cannot run."""
-    version = _TENSORRT.get(form)
-    unsupported = check_operators(structure, operator_table(version)) if version is not None else []
-    if unsupported:
-        listed = "; ".join(f"{entry.operator} at {entry.place}: {entry.reason}" for entry in unsupported[:3])
-        newer = ", or --form tensorrt for a newer TensorRT" if form == contract.FORM_JETPACK6 else ""
-        raise ExportError(
-            f"every operator of the form {form} must be one of TensorRT {version}'s",
-            f"{len(unsupported)} are not: {listed}",
-            f"choose another --dtype{newer}",
-        )
 
 
 def _manifest(

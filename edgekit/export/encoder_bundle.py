@@ -19,7 +19,6 @@ from edgekit.export.options import ExportOptions
 from edgekit.export.records import (
     graph_record,
     model_name,
-    outcome_record,
     provenance_record,
     versions_record,
     write_graph,
@@ -82,7 +81,7 @@ def encoder_bundle(
         write_json(draft.path / "config.json", checkpoint.config)
         progress.stage("hash")
         draft.manifest.update(_manifest(checkpoint, options, model, pooling, max_tokens, traced, structure))
-        draft.manifest["rules"] = {name: outcome_record(outcome) for name, outcome in rules.items()}
+        draft.manifest["rules"] = {name: outcome.to_dict() for name, outcome in rules.items()}
         draft.manifest["quantization"] = quantized.record() if quantized is not None else None
         draft.manifest["recipe"] = recipe
     return destination
@@ -100,6 +99,12 @@ def _check_options(options: ExportOptions) -> None:
             "the cost of 4 bits is measured in the loss of a decoder",
             "--allowed-cost was given for an encoder, which has no such loss",
             "leave it out; --keep-8bit names matrices that stay at 8 bits",
+        )
+    if options.draft is not None:
+        raise ExportError(
+            "draft heads propose tokens to a decoder",
+            "--draft was given for an encoder, which continues nothing",
+            "export it without --draft",
         )
 
 

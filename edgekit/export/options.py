@@ -31,6 +31,9 @@ class ExportOptions:
         block_size: weights per scale; None for 32, and 64 in the forms for TensorRT.
         allowed_cost, keep_8bit, carry_over, calibration_sequences, calibration_length: see `QuantizationSettings`.
         name: the model's name in the manifest; None for the checkpoint's.
+        draft: a file of draft heads for the bundle to draft with; None for none.
+        draft_components: how many of their components are computed, 1 to r; None for the default, see
+            `edgekit.export.draft_heads`.
     """
 
     dtype: str
@@ -43,6 +46,8 @@ class ExportOptions:
     calibration_sequences: int = QuantizationSettings.sequences
     calibration_length: int = QuantizationSettings.length
     name: str | None = None
+    draft: str | None = None
+    draft_components: int | None = None
 
     def __post_init__(self) -> None:
         for field, value, known in (
@@ -53,6 +58,10 @@ class ExportOptions:
             if value not in known:
                 rule = f"{field} must be one of {', '.join(map(str, known))}"
                 raise ExportError(rule, f"it is {value!r}", f"choose another {field}")
+        if self.draft_components is not None and self.draft is None:
+            raise ExportError(
+                "components are of draft heads", "there are none to take them of", "give their file with --draft HEADS"
+            )
 
     @property
     def for_tensorrt(self) -> bool:

@@ -14,7 +14,6 @@ import onnx_graphsurgeon as gs
 from edgekit.checkpoint import Checkpoint
 from edgekit.export.write import DATA_FILE, MODEL_FILE, check_model, write_model
 from edgekit.progress import Progress
-from edgekit.rewrite.rule import Outcome
 
 _TRACED_WITH = ("torch", "onnx", "onnxscript", "onnx-graphsurgeon", "numpy")
 
@@ -66,14 +65,6 @@ def versions_record() -> dict[str, str]:
 def model_name(checkpoint: Checkpoint) -> str:
     """What a model is called that was given no name."""
     return checkpoint.path.stem if checkpoint.path.is_file() else checkpoint.path.absolute().name
-
-
-def outcome_record(outcome: Outcome) -> dict[str, Any]:
-    """What one rewrite rule did."""
-    return {
-        "fired": outcome.fired,
-        "refused": [{"node": refusal.node, "reason": refusal.reason} for refusal in outcome.refused],
-    }
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

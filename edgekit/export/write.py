@@ -1,4 +1,4 @@
-"""Writing a rewritten graph: model.onnx holds the structure, model.onnx.data the weights.
+"""Writing a rewritten graph: model.onnx holds the structure, model.onnx.data the weights; or another pair of files.
 
 Each weight is made and written once.
 """
@@ -18,6 +18,8 @@ from edgekit.rewrite.weights import Array, Weight
 
 MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
+#: The second model of a bundle with draft heads.
+DRAFT_FILE = "draft.onnx"
 
 #: External weights start on a page, so that the runtime can map the file instead of reading it.
 ALIGNMENT = 4096
@@ -27,13 +29,21 @@ INLINE_BYTES = 1024
 _SUB_BYTE = {np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.uint4)}
 
 
-def write_model(graph: gs.Graph, folder: Path, progress: Callable[[int, int], None] | None = None) -> onnx.ModelProto:
+def data_file(file: str) -> str:
+    """The file of a model's weights: "model.onnx.data" of "model.onnx"."""
+    return f"{file}.data"
+
+
+def write_model(
+    graph: gs.Graph, folder: Path, progress: Callable[[int, int], None] | None = None, file: str = MODEL_FILE
+) -> onnx.ModelProto:
     """Write `model.onnx` and `model.onnx.data` into `folder` and return the structure.
 
     Constants with equal keys share one place in the data file. Holds one weight in memory at a time.
 
     Args:
         progress: called with (constants written, constants in all) before the first and after each.
+        file: name of the model in the place of model.onnx.
 
     Raises:
         ExportError: the finished model does not pass the ONNX checker.
@@ -42,7 +52,7 @@ def write_model(graph: gs.Graph, folder: Path, progress: Callable[[int, int], No
     if progress is not None:
         progress(0, len(weights))
     places: dict[Hashable, tuple[int, int]] = {}
-    with open(folder / DATA_FILE, "wb") as data:
+    with open(folder / data_file(file), "wb") as data:
         for index, constant in enumerate(weights):
             weight: Weight = constant._values
             inline = weight.nbytes < INLINE_BYTES
@@ -54,12 +64,12 @@ def write_model(graph: gs.Graph, folder: Path, progress: Callable[[int, int], No
                     raw = packed_bytes(weight.load())
                     places[weight.key] = (data.tell(), len(raw))
                     data.write(raw)
-                weight.tensor = _reference(constant.name, weight, *places[weight.key])
+                weight.tensor = _reference(constant.name, weight, data_file(file), *places[weight.key])
             if progress is not None:
                 progress(index + 1, len(weights))
     _drop_unused_domains(graph)
     model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
-    onnx.save(model, folder / MODEL_FILE)
+    onnx.save(model, folder / file)
     return model
 
 
@@ -90,11 +100,11 @@ def _deferred(graph: gs.Graph) -> list[gs.Constant]:
     return list(found.values())
 
 
-def _reference(name: str, weight: Weight, offset: int, length: int) -> onnx.TensorProto:
-    """A tensor whose bytes are in the data file."""
+def _reference(name: str, weight: Weight, file: str, offset: int, length: int) -> onnx.TensorProto:
+    """A tensor whose bytes are in the data file called `file`."""
     tensor = onnx.TensorProto(name=name, dims=weight.shape, data_location=onnx.TensorProto.EXTERNAL)
     tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(weight.dtype)
-    for key, value in (("location", DATA_FILE), ("offset", offset), ("length", length)):
+    for key, value in (("location", file), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
     return tensor
 

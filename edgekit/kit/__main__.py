@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, of_os_error
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,18 +19,34 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("kit", type=Path, help="the directory with kit.json")
     parser.add_argument("--verify", action="store_true", help="check every file against kit.json and stop")
-    parser.add_argument("--repetitions", type=int, default=10, help="of the benchmark (default: 10)")
+    parser.add_argument("--repetitions", type=_repetitions, default=10, help="of the benchmark (default: 10)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     chosen = parser.parse_args(arguments)
     try:
         return _run(chosen)
     except EdgekitError as error:
-        for line in (error.rule, error.fact, error.next_step):
-            if line:
-                print(line, file=sys.stderr)
-        return error.exit_code
+        return _told(error)
+    except OSError as error:
+        found = of_os_error(error)
+        if found is None:
+            raise
+        return _told(found)
     except KeyboardInterrupt:
         return 130
+
+
+def _told(error: EdgekitError) -> int:
+    for line in (error.rule, error.fact, error.next_step):
+        if line:
+            print(line, file=sys.stderr)
+    return error.exit_code
+
+
+def _repetitions(text: str) -> int:
+    """Of the benchmark: at least 1, for argparse."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -56,6 +72,8 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def summary(result: dict[str, Any]) -> list[str]:
     """The measured medians, a line each."""
+    from edgekit.benchmark.energy import energy_lines
+
     benchmark, parity = result["benchmark"], result["parity"]
     worst = {mode: stage["cosine"] for mode, stage in parity["stages"].items()}
     lines = [f"parity     passed, smallest cosine {min(worst.values()):.6f}, same first choice {parity['top1']:.1%}"]
@@ -67,7 +85,7 @@ def summary(result: dict[str, Any]) -> list[str]:
     for decode in benchmark["decodes"]:
         rate = decode["tokens_per_s"]["median"]
         lines.append(f"decode     after {decode['depth']} tokens: {rate:.1f} tokens/s")
-    return lines
+    return lines + energy_lines(benchmark)
 
 
 def say(text: str) -> None:

@@ -33,13 +33,15 @@ class KitManifest:
     Attributes:
         schema, edgekit: of kit.json; the version that made it.
         device: the device profile's name; software: the release on it ("JetPack 6.2").
-        compute_capability: "87"; tensorrt, cuda: versions the kit is made for ("10.3", "12.6").
+        compute_capability: "87"; cpu_architecture: "aarch64", "" where any will do.
+        tensorrt, cuda: versions the kit is made for ("10.3", "12.6").
         model, form, dtype: of the bundle inside.
         max_batch_size, max_input_len, max_kv_cache_capacity, max_draft_len: what the engine will serve.
         plugin_library: the file with edgekit's operators, compiled for the device; "" where the graph needs none.
         operators_checked: the TensorRT version whose operator table the graph was held to.
         profiles: the shapes of each optimisation profile, as the engine will be built with.
-        plan: what the planner predicts for the device; None where it was not asked.
+        plan: what `edgekit plan --json` tells of the model in these sizes, by which it is expected to run; None in kits
+            of an edgekit that did not ask.
         files: every file of the kit but kit.json.
     """
 
@@ -48,6 +50,7 @@ class KitManifest:
     device: str
     software: str
     compute_capability: str
+    cpu_architecture: str
     tensorrt: str
     cuda: str
     model: str

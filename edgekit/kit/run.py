@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
-from edgekit.benchmark.measure import Timing, check_answers, measure
+from edgekit.benchmark import energy
+from edgekit.benchmark.measure import Timing, check_answers
 from edgekit.build.backends import backend_named
 from edgekit.build.backends.tensorrt import release
 from edgekit.build.bundle_engine import BuildRequest, engine_from_bundle, prepared_build
 from edgekit.bundle import Bundle, read_bundle
 from edgekit.device.profile import device_profile
-from edgekit.device.telemetry import Recorder
 from edgekit.errors import BuildError, EdgekitError, ParityFailed, SessionError
-from edgekit.files import atomic_write
+from edgekit.files import atomic_write, copy_tree
 from edgekit.kit.document import BUNDLE, GOLDEN, RESULTS, Kit
 from edgekit.kit.golden import read_golden
 from edgekit.kit.parity import golden_parity
@@ -121,6 +121,12 @@ class _Runner:
                 f"it has compute capability {wanted.compute_capability}, this GPU {gpu.compute_capability}",
                 "make a kit for this device: edgekit build BUNDLE --device DEVICE -o KIT",
             )
+        if wanted.plugin_library and wanted.cpu_architecture != platform.machine():
+            raise _not_here(
+                device.title,
+                f"its plugin library is for {wanted.cpu_architecture}, this machine is {platform.machine()}",
+                f"make the kit with --plugin-library, a library compiled for {platform.machine()}",
+            )
         trt = backend_named("tensorrt").load(device.kind)
         version = str(trt.__version__)
         if release(version) != release(wanted.tensorrt):
@@ -143,7 +149,7 @@ class _Runner:
         """The engine, in a bundle of the results: the kit stays as it was made."""
         wanted, place = self._kit.manifest, self._kit.path / RESULTS / BUNDLE
         if not place.exists():
-            shutil.copytree(self._kit.path / BUNDLE, place, copy_function=_linked)
+            copy_tree(self._kit.path / BUNDLE, place, copy=_linked)
         limits = ("max_batch_size", "max_input_len", "max_kv_cache_capacity", "max_draft_len")
         library = self._kit.path / wanted.plugin_library if wanted.plugin_library else None
         request = BuildRequest(
@@ -198,17 +204,14 @@ def measured(session: DecoderSession, vocab: int, options: RunOptions, progress:
         options.repetitions,
     )
     check_answers(session, vocab)
-    with Recorder() as recorder:
-        timings = measure(session, vocab, timing, progress)
     return {
-        **timings.to_dict(timing),
+        **energy.measured(session, vocab, timing, progress),
         "session": session.description,
         "cuda_graph_launches": getattr(session, "graph_launches", None),
-        "telemetry": asdict(recorder.telemetry),
     }
 
 
-def _linked(source: str, target: str) -> None:
+def _linked(source: Path, target: Path) -> None:
     """A second name of the same file where the file system has them, else a copy."""
     try:
         os.link(source, target)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import edgekit
+from edgekit.files import copy_tree
 
 #: Not needed on a device, and large or only for a workstation.
 _LEFT_OUT = ("__pycache__", "*.pyc", "calibration.txt")
@@ -15,5 +16,5 @@ def copy_source(destination: Path) -> Path:
     """Copy the package edgekit below `destination`, links as what they point to."""
     package = Path(edgekit.__file__).parent
     target = destination / package.name
-    shutil.copytree(package, target, symlinks=False, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+    copy_tree(package, target, leave_out=shutil.ignore_patterns(*_LEFT_OUT))
     return target

@@ -12,11 +12,14 @@ from edgekit import contract
 from edgekit.bundle import Bundle
 from edgekit.chat.tokenizer import tokenizer_from_bundle
 from edgekit.checkpoint import Checkpoint
+from edgekit.draft.head_file import DraftFile
 from edgekit.errors import BundleError, PromptError
 from edgekit.models.registry import model_from_checkpoint
 from edgekit.parity.compare import Floats, agreement, divergence
 from edgekit.parity.dequantized import DequantizedWeights, stored_matrices
+from edgekit.parity.draft import draft_comparison
 from edgekit.parity.observe import Comparison, Observation, observe
+from edgekit.parity.origin import heads_of
 from edgekit.parity.prompts import shipped_prompts
 from edgekit.parity.report import Agreement, ParityReport, WeightCheck
 from edgekit.parity.tapped import TappedSession
@@ -46,6 +49,7 @@ def parity_of(
     prompts: Sequence[str] | None = None,
     tokens: int = TOKENS,
     threads: int | None = None,
+    heads: DraftFile | None = None,
     progress: Progress | None = None,
 ) -> ParityReport:
     """Continue each prompt greedily with PyTorch in float32, then compare both over the same tokens.
@@ -58,8 +62,10 @@ def parity_of(
         prompts: texts; None for those that are shipped.
         tokens: length of each continuation.
         threads: of ONNX Runtime; None for one per physical core.
+        heads: the draft heads that the bundle was made with; None for those that its provenance names, if any.
 
     Raises:
+        CheckpointError: the bundle's draft heads are not where they were.
         PromptError: a prompt is empty or too long for the bundle's context.
         BundleError: the bundle cannot be read, or does not belong to the checkpoint.
         ModelError: the checkpoint's model cannot be built.
@@ -71,6 +77,8 @@ def parity_of(
             f"parity knows the tolerances of {', '.join(MODEL)}", f"the bundle's dtype is {dtype!r}", "update edgekit"
         )
     check_geometry(bundle, checkpoint)
+    heads = heads or heads_of(bundle)
+    layers = heads.heads.config.feature_layers if heads is not None else ()
     encoded = _encoded(bundle, prompts if prompts is not None else shipped_prompts(), tokens)
     longest = max(map(len, encoded)) + tokens
     graph = onnx.load(bundle.graph, load_external_data=False)
@@ -81,9 +89,9 @@ def parity_of(
 
     progress.stage("loading PyTorch models")
     model = model_from_checkpoint(checkpoint, max_positions=longest)
-    original = reference = TorchSession(model)
+    original = reference = TorchSession(model, layers)
     if stored:
-        reference = TorchSession(model_from_checkpoint(dequantized, max_positions=longest))
+        reference = TorchSession(model_from_checkpoint(dequantized, max_positions=longest), layers)
     progress.stage("continuing prompts with PyTorch", tokens, "tokens")
     continuations = greedy(model, encoded, tokens, progress.advance)
     texts = [(len(prompt), [*prompt, *more]) for prompt, more in zip(encoded, continuations, strict=True)]
@@ -92,6 +100,7 @@ def parity_of(
     tapped = TappedSession(bundle, longest + 8, threads)
     runtime = session_from_bundle(bundle, threads=threads)
     assert isinstance(runtime, OrtSession)
+    drafts = draft_comparison(bundle, heads, model, threads) if heads is not None else None
     comparison, choices = Comparison(), Choices(tokens)
     exact = GRAPH["float16" if _is_half(graph, dtype) else "float32"]
     progress.stage("comparing", len(texts), "prompts")
@@ -103,7 +112,10 @@ def parity_of(
         comparison.add("decode", exact, observe(tapped, text, [len(text) - steps] + [1] * steps), expected)
         stepped = observe(runtime, text, [prompt_length] + [1] * tokens)
         comparison.add("runtime", GRAPH[activations], stepped, expected)
-        choices.add(stepped, observe(original, text, [len(text)]) if stored else expected, prompt_length, text)
+        wanted = observe(original, text, [len(text)]) if stored else expected
+        choices.add(stepped, wanted, prompt_length, text)
+        if drafts is not None and wanted.features is not None:
+            drafts.add(wanted.features, text)
         progress.advance()
     runtime.close()
     return ParityReport(
@@ -116,6 +128,7 @@ def parity_of(
         weights=tuple(weights),
         stages=comparison.stages(),
         model=choices.result(dtype),
+        draft=drafts.result() if drafts is not None else None,
     )
 
 

@@ -13,7 +13,7 @@ from edgekit import contract
 from edgekit.parity.compare import Difference, difference, positions_first
 from edgekit.parity.report import Stage
 from edgekit.parity.tolerance import GraphTolerance
-from edgekit.runtime.session import Logits, Tokens
+from edgekit.runtime.session import Features, Logits, Tokens
 
 Array = npt.NDArray[Any]
 
@@ -21,6 +21,8 @@ Array = npt.NDArray[Any]
 class Subject(Protocol):
     """A decoder that shows its cache."""
 
+    @property
+    def features(self) -> Features | None: ...
     def reset(self) -> None: ...
     def forward(self, tokens: Tokens, keep: int = 1) -> Logits: ...
     def caches(self) -> list[dict[str, Array]]: ...
@@ -34,11 +36,13 @@ class Observation:
         logits: float32 [T, vocabulary].
         caches: for each layer its cache tensors for T tokens, by suffix.
         hidden: the residual stream [T, hidden] after the embedding and each layer; empty for a decoder without taps.
+        features: what draft heads read, [T, features]; None for a decoder without.
     """
 
     logits: Array
     caches: list[dict[str, Array]]
     hidden: list[Array]
+    features: Array | None = None
 
     def stages(self) -> list[tuple[str, Array]]:
         """Every tensor as [T, features] with its name, in the order in which data flows."""
@@ -50,6 +54,7 @@ class Observation:
                 for suffix, tensor in cache.items()
             ]
         named += [(f"hidden.{len(self.caches)}", self.hidden[-1])] if self.hidden else []
+        named += [("features", self.features)] if self.features is not None else []
         return [*named, ("logits", self.logits)]
 
 
@@ -62,13 +67,16 @@ def observe(subject: Subject, tokens: Sequence[int], pieces: Sequence[int]) -> O
     if sum(pieces) != len(tokens):
         raise ValueError(f"{len(tokens)} tokens cannot be processed as {sum(pieces)}")
     subject.reset()
-    logits, hidden, start = [], [], 0
+    logits, hidden, features, start = [], [], [], 0
     for piece in pieces:
         logits.append(subject.forward(np.array([tokens[start : start + piece]], np.int64), keep=0)[0])
         hidden.append([state[0] for state in getattr(subject, "hidden", [])])
+        if subject.features is not None:
+            features.append(subject.features[0])
         start += piece
     states = [np.concatenate(pieces_of_state) for pieces_of_state in zip(*hidden, strict=True)]
-    return Observation(np.concatenate(logits), subject.caches(), states)
+    read = np.concatenate(features) if features else None
+    return Observation(np.concatenate(logits), subject.caches(), states, read)
 
 
 #: Factors that a rule has bound as keys and values hold the same numbers in the same order.

@@ -1,10 +1,14 @@
-"""Which checkpoint a bundle is compared with."""
+"""Which checkpoint, and which draft heads, a bundle is compared with."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from edgekit.bundle import Bundle
 from edgekit.checkpoint import Checkpoint, open_checkpoint
+from edgekit.draft.head_file import DraftFile, read_heads
 from edgekit.errors import BundleError, CheckpointError
+from edgekit.files import sha256_of
 
 
 def checkpoint_of(bundle: Bundle, against: str | None, *, offline: bool = False) -> Checkpoint:
@@ -35,6 +39,37 @@ def checkpoint_of(bundle: Bundle, against: str | None, *, offline: bool = False)
         ) from error
     _require_same_files(bundle, checkpoint, recorded.get("files"))
     return checkpoint
+
+
+def heads_of(bundle: Bundle, given: Path | None = None) -> DraftFile | None:
+    """The draft heads given, or those that the bundle's provenance names; None for a bundle without.
+
+    Raises:
+        CheckpointError: they are not there, or not those that the bundle was made with.
+        BundleError: heads are given for a bundle without, or it does not name its own.
+    """
+    if bundle.manifest.draft is None:
+        if given is not None:
+            raise BundleError(
+                "draft heads are compared with those of the bundle",
+                f"{bundle.path} has none",
+                "leave --draft out, or make the bundle with them: edgekit export --draft HEADS",
+            )
+        return None
+    provenance = bundle.manifest.raw.get("provenance")
+    recorded = provenance.get("draft") if isinstance(provenance, dict) else None
+    place = given or (Path(recorded["location"]) if isinstance(recorded, dict) and "location" in recorded else None)
+    name = "name it with --draft HEADS"
+    if place is None or not isinstance(recorded, dict):
+        raise BundleError(_HEADS_RULE, f"the manifest of {bundle.path} does not name it", name)
+    if not place.is_file():
+        raise CheckpointError(_HEADS_RULE, f"{place} does not exist", name)
+    if sha256_of(place) != recorded.get("sha256"):
+        raise CheckpointError(_HEADS_RULE, f"{place} is another file than {bundle.path} was made with", name)
+    return read_heads(place)
+
+
+_HEADS_RULE = "a bundle's draft graph is compared with the file of heads that it was made of"
 
 
 def _require_same_files(bundle: Bundle, checkpoint: Checkpoint, recorded: object) -> None:

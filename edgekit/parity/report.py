@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit.errors import ParityFailed
 from edgekit.parity.compare import Difference
-from edgekit.parity.tolerance import ModelTolerance, Tolerance, WeightTolerance
+from edgekit.parity.tolerance import DraftTolerance, ModelTolerance, Tolerance, WeightTolerance
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Stage:
         mode: "prefill" (the whole text at once), "chunked", "decode" (the last tokens one by one), all three with
             activations that are not rounded to 8 bits; or "runtime" (the session that `edgekit run` uses, token by
             token).
-        name: "hidden.3" (after 3 layers), "cache.3.key", "cache.3.value" (of layer 3), or "logits".
+        name: "hidden.3" (after 3 layers), "cache.3.key", "cache.3.value" (of layer 3), "features" (of draft heads), or
+            "logits".
         difference: the worst over all prompts and positions.
     """
 
@@ -99,6 +100,40 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class DraftAgreement:
+    """The draft graph beside its heads in PyTorch in float32, both given the original model's features.
+
+    Each distribution is over the draft vocabulary: what a computed component says of a drafted token.
+
+    Attributes:
+        positions: at how many a draft was made.
+        kl_mean: mean KL(heads ‖ graph) in nats.
+        variation_mean, variation_max: total variation, the mean and the largest of any.
+        top1: share of distributions with the same most likely token.
+        weights_variation: mean total variation of the components' weights.
+    """
+
+    positions: int
+    kl_mean: float
+    variation_mean: float
+    variation_max: float
+    top1: float
+    weights_variation: float
+    tolerance: DraftTolerance
+
+    @property
+    def objection(self) -> str | None:
+        """Why it fails; None when it passes."""
+        for what, found, most in (
+            ("drafted tokens", self.variation_mean, self.tolerance.tokens),
+            ("the components' weights", self.weights_variation, self.tolerance.weights),
+        ):
+            if not found <= most:
+                return f"the mean total variation of {what} is {found:.3g}, at most {most:g} is due to rounding"
+        return None
+
+
+@dataclass(frozen=True)
 class ParityReport:
     """The whole comparison of one bundle.
 
@@ -107,6 +142,7 @@ class ParityReport:
         activations: what matrix products read their inputs in when the bundle runs: "float32", "float16" or "int8".
         reference: "original" when the graph was compared with the checkpoint's own weights, "dequantized" when with
             the weights that the bundle's codes stand for.
+        draft: of the draft graph; None for a bundle without heads.
     """
 
     checkpoint: str
@@ -118,6 +154,7 @@ class ParityReport:
     weights: tuple[WeightCheck, ...]
     stages: tuple[Stage, ...]
     model: Agreement
+    draft: DraftAgreement | None = None
 
     @property
     def failure(self) -> str | None:
@@ -128,7 +165,9 @@ class ParityReport:
         for stage in self.stages:
             if stage.objection:
                 return f"{stage.mode}, {stage.name}: {stage.objection}"
-        return f"choices: {self.model.objection}" if self.model.objection else None
+        if self.model.objection:
+            return f"choices: {self.model.objection}"
+        return f"draft heads: {self.draft.objection}" if self.draft is not None and self.draft.objection else None
 
     @property
     def passed(self) -> bool:
@@ -157,6 +196,7 @@ class ParityReport:
             "reference": self.reference,
             "prompts": self.prompts,
             "model": {**asdict(self.model), "passed": self.model.objection is None},
+            "draft": {**asdict(self.draft), "passed": self.draft.objection is None} if self.draft is not None else None,
             "stages": [stage.to_dict() for stage in self.stages],
             "weights": [{**asdict(weight), "passed": weight.objection is None} for weight in self.weights],
         }

@@ -19,8 +19,8 @@ from edgekit.bundle import Bundle
 from edgekit.errors import BundleError
 from edgekit.runtime.operators import NO_OPERATORS, OperatorSupport, support_for
 from edgekit.runtime.ort_engine import ort_errors, ort_signature
-from edgekit.runtime.session import Logits, Tokens
-from edgekit.runtime.signature import cache_geometry
+from edgekit.runtime.session import Features, Logits, Tokens
+from edgekit.runtime.signature import cache_geometry, features_width
 from edgekit.runtime.threads import default_threads
 
 #: accuracy_level of MatMulNBits for products in float32, see onnxruntime/docs/ContribOperators.md.
@@ -34,6 +34,7 @@ class TappedSession:
 
     Attributes:
         hidden: the residual stream of the last forward's tokens, [1, S, hidden] after the embedding and each layer.
+        features: see DecoderSession.features.
     """
 
     def __init__(self, bundle: Bundle, capacity: int, threads: int | None = None) -> None:
@@ -56,9 +57,11 @@ class TappedSession:
             support = support_for(bundle, "cpu")
             self._session = tapped_inference(bundle, self._taps, threads or default_threads(), support)
         types = {value.name: value.type for value in self._session.get_outputs()}
+        signature = ort_signature(self._session)
+        self._features_width = features_width(signature[1], bundle.manifest.graph.file)
         self._tap_dtype = _DTYPES[types[self._taps[0]]]
         self._vocab, self._hidden_size = model.vocab_size, model.hidden_size
-        self._geometry = cache_geometry(*ort_signature(self._session), bundle.manifest.graph.file)
+        self._geometry = cache_geometry(*signature, bundle.manifest.graph.file)
         shared = support.cache_kind(bundle.manifest.cache.kind) == contract.CACHE_SHARED
         self._kept = (self._geometry.slots or capacity) if shared else 0
         self.hidden: list[npt.NDArray[Any]] = []
@@ -67,6 +70,7 @@ class TappedSession:
     def reset(self) -> None:
         """Forget everything, and poison a shared cache."""
         self.length = 0
+        self.features: Features | None = None
         self._past = {
             tensor.past: np.full(tensor.form.shape(1, self._kept), np.nan, self._geometry.dtype)
             for tensor in self._geometry.tensors
@@ -85,6 +89,7 @@ class TappedSession:
             results = self._run_in_place(feeds, new, keep) if self._kept else self._run(feeds)
         self.length += new
         self.hidden = [results[name] for name in self._taps]
+        self.features = results.get(contract.DRAFT_FEATURES)
         return np.asarray(results[contract.LOGITS])
 
     def caches(self) -> list[dict[str, npt.NDArray[Any]]]:
@@ -104,9 +109,10 @@ class TappedSession:
         return results
 
     def _run_in_place(self, feeds: dict[str, npt.NDArray[Any]], new: int, keep: int) -> dict[str, npt.NDArray[Any]]:
-        results: dict[str, npt.NDArray[Any]] = {
-            contract.LOGITS: np.full((1, min(keep, new) or new, self._vocab), np.nan, np.float32)
-        }
+        kept = min(keep, new) or new
+        results: dict[str, npt.NDArray[Any]] = {contract.LOGITS: np.full((1, kept, self._vocab), np.nan, np.float32)}
+        if self._features_width:
+            results[contract.DRAFT_FEATURES] = np.full((1, kept, self._features_width), np.nan, np.float32)
         for tap in self._taps:
             results[tap] = np.full((1, new, self._hidden_size), np.nan, self._tap_dtype)
         bound = dict(results)

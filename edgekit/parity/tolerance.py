@@ -43,8 +43,10 @@ class GraphTolerance:
     logits: Tolerance
 
     def of(self, stage: str) -> Tolerance:
-        """The tolerance of a stage by its name: "hidden.3", "cache.3.key" or "logits"."""
-        tolerance: Tolerance = getattr(self, stage.split(".")[0])
+        """The tolerance of a stage by its name: "hidden.3", "cache.3.key", "features" or "logits"."""
+        # What draft heads read is the residual stream.
+        kind = "hidden" if stage == "features" else stage.split(".")[0]
+        tolerance: Tolerance = getattr(self, kind)
         return tolerance
 
 
@@ -98,3 +100,21 @@ MODEL = {
 
 #: Smallest cosine of a text's embedding to the original's, by the bundle's dtype.
 EMBEDDING = {"fp32": 0.999_999, "fp16": 0.999_9, "int8": 0.99, "int4": 0.85}
+
+
+@dataclass(frozen=True)
+class DraftTolerance:
+    """Bounds of a draft graph against its heads in float32: mean total variation of what each computed component says
+    of each drafted token, and of the components' weights."""
+
+    tokens: float
+    weights: float
+
+
+#: By the bundle's dtype. As much of a draft's acceptance is lost at most.
+DRAFT = {
+    "fp32": DraftTolerance(1e-5, 1e-5),
+    "fp16": DraftTolerance(0.01, 0.01),
+    "int8": DraftTolerance(0.05, 0.05),
+    "int4": DraftTolerance(0.15, 0.15),
+}

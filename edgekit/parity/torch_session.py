@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from edgekit.layers.decoder import Decoder
-from edgekit.runtime.session import Logits, Tokens
+from edgekit.runtime.session import Features, Logits, Tokens
 
 
 class TorchSession:
@@ -18,12 +19,15 @@ class TorchSession:
 
     Attributes:
         hidden: the residual stream of the last forward's tokens, [B, S, hidden] after the embedding and each layer.
+        features: see DecoderSession.features; of the layers that were asked for.
     """
 
     name = "pytorch"
 
-    def __init__(self, model: Decoder) -> None:
-        self._model = model
+    def __init__(self, model: Decoder, feature_layers: Sequence[int] = ()) -> None:
+        """`feature_layers`: after how many layers draft heads read the residual stream."""
+        self._model, self._feature_layers = model, tuple(feature_layers)
+        self.features: Features | None = None
         parameter = model.model.embed_tokens.weight
         self.description = f"PyTorch {torch.__version__}, {str(parameter.dtype).removeprefix('torch.')}"
         self.capacity = model.max_positions
@@ -45,6 +49,9 @@ class TorchSession:
         self._past = output.present
         self.hidden = [state.numpy() for state in output.hidden]
         logits: Logits = output.logits.numpy()
+        if self._feature_layers:
+            read = [self.hidden[layer][:, -logits.shape[1] :] for layer in self._feature_layers]
+            self.features = np.concatenate(read, axis=-1)
         return logits
 
     def rollback(self, length: int) -> None:
@@ -61,7 +68,7 @@ class TorchSession:
 
     def reset(self) -> None:
         """See DecoderSession.reset."""
-        self._past, self.hidden = None, []
+        self._past, self.hidden, self.features = None, [], None
 
     def close(self) -> None:
         """See DecoderSession.close."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from edgekit.plan.estimate import Estimate
 from edgekit.plan.model_sizes import ModelSizes
+from edgekit.plan.storage import activation_bytes
 
 #: Workspace that TensorRT-RTX 1.7 adds where sizes vary: the same for models of all sizes and in every type.
 PRODUCT_WORKSPACE_BYTES = 8_192_000
@@ -42,13 +43,15 @@ def activation_memory(
     if not in_place:
         # The largest step may come on top of the longest past (`edgekit.build.profile.decoder_axes`).
         context += new - 1
-    if dtype == "fp32":
+    if dtype == "fp32" and in_place and not sizes.query_rows:
+        return _full_precision_in_place(sizes, batch, new, context)
+    if dtype == "fp32" and not sizes.query_rows:
         value = _full_precision(sizes, batch, new, context)
     elif in_place or sizes.query_rows:
         value = _in_place(sizes, dtype, batch, new, context)
     else:
         value = _growing(sizes, dtype, batch, new, context)
-    below, above = IN_PLACE_SPREAD if in_place and dtype != "fp32" else GROWING_SPREAD
+    below, above = IN_PLACE_SPREAD if in_place or sizes.query_rows else GROWING_SPREAD
     return Estimate.within(value, below, above, _BASIS)
 
 
@@ -69,7 +72,7 @@ def _aligned(count: int) -> int:
 
 
 def _in_place(sizes: ModelSizes, dtype: str, batch: int, new: int, context: int) -> float:
-    x, q, k, f = (2 * count for count in _widths(sizes))
+    x, q, k, f = (activation_bytes(dtype) * count for count in _widths(sizes))
     logits = _logits(sizes, dtype, batch, new)
     if sizes.query_rows:
         # The plugin needs no mask and repeats nothing; its workspace is an item of its own.
@@ -83,8 +86,9 @@ def _in_place(sizes: ModelSizes, dtype: str, batch: int, new: int, context: int)
 
 
 def _logits(sizes: ModelSizes, dtype: str, batch: int, new: int) -> int:
-    """One sequence's go straight to the output; of several, and of integer heads, they are kept in half first."""
-    return 2 * batch * new * sizes.vocab_size if batch > 1 or dtype != "fp16" else 0
+    """One sequence's go straight to the output; of several, and of integer heads, they are kept beside it first."""
+    kept = batch > 1 or dtype not in ("fp16", "fp32")
+    return activation_bytes(dtype) * batch * new * sizes.vocab_size if kept else 0
 
 
 def _growing(sizes: ModelSizes, dtype: str, batch: int, new: int, context: int) -> float:
@@ -101,10 +105,26 @@ def _growing(sizes: ModelSizes, dtype: str, batch: int, new: int, context: int) 
     return max(PRODUCT_WORKSPACE_BYTES + max(batch * max(product, feed_forward), beside_logits), batch * attention)
 
 
+def _full_precision_in_place(sizes: ModelSizes, batch: int, new: int, context: int) -> Estimate:
+    """There is no fused attention in float32: scores [B, h, S, C] are held before and after the softmax.
+
+    Beside them lie keys and values that are repeated for every query head, and a product's workspace; TensorRT-RTX
+    leaves out the one or the other for some sizes, by no rule that was found, so that is the lower bound.
+    """
+    x, q, _, f = (4 * count for count in _widths(sizes))
+    scores = 4 * sizes.heads * new * context
+    masks = 4 * new * context
+    usual = 2 * scores + 2 * context * q + masks + 2 * new * q
+    least = 2 * scores + context * q + masks + 3 * new * q
+    value = PRODUCT_WORKSPACE_BYTES + batch * max(usual, new * (3 * f + 2 * x))
+    below, above = IN_PLACE_SPREAD
+    return Estimate(value, (1 - below) * min(value, batch * least), (1 + above) * value, _BASIS)
+
+
 def _full_precision(sizes: ModelSizes, batch: int, new: int, context: int) -> float:
-    """There is no fused attention in float32: scores [B, h, S, C] are held, before and after the softmax."""
+    """With growing caches: scores [B, h, S, C] are held, before and after the softmax."""
     _, q, k, f = (4 * count for count in _widths(sizes))
-    scores = 0.0 if sizes.query_rows else 4.0 * sizes.heads * new * context
+    scores = 4.0 * sizes.heads * new * context
     decode = PRODUCT_WORKSPACE_BYTES + batch * (2 * scores + 2 * context * k + 2 * new * q)
     prompt = batch * (2.2 * scores + 2.3 * scores * new / context + context * q)
     return max(decode, prompt, PRODUCT_WORKSPACE_BYTES + batch * 3 * new * f)

@@ -70,7 +70,7 @@ def break_even(cost: StepCost, context: int, batch: int = 1, acceptance: float =
 
     def block(proposed: int) -> Block:
         tokens, times = expected_tokens(acceptance, proposed), relative(proposed)
-        return Block(proposed, times, _needed(times, proposed), tokens, max(0.0, tokens - times))
+        return Block(proposed, times, needed_acceptance(times, proposed), tokens, max(0.0, tokens - times))
 
     blocks = tuple(block(proposed) for proposed in BLOCKS)
     paying = [n for n in range(1, LONGEST_BLOCK + 1) if expected_tokens(acceptance, n) > relative(n)]
@@ -80,7 +80,7 @@ def break_even(cost: StepCost, context: int, batch: int = 1, acceptance: float =
     return BreakEven(blocks, free, max(paying, default=0), acceptance)
 
 
-def _needed(cost: float, proposed: int) -> float | None:
+def needed_acceptance(cost: float, proposed: int) -> float | None:
     """The acceptance at which `expected_tokens` equals the cost, by bisection; it grows with the acceptance."""
     if cost <= 1:
         return 0.0

@@ -29,6 +29,10 @@ class Estimate:
         """All three times a factor."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor, basis or self.basis)
 
+    def plus(self, constant: float, basis: str = "") -> Estimate:
+        """All three and a constant."""
+        return Estimate(self.value + constant, self.low + constant, self.high + constant, basis or self.basis)
+
     def inverse(self, basis: str = "") -> Estimate:
         """1 / quantity: a rate from a time."""
         return Estimate(1 / self.value, 1 / self.high, 1 / self.low, basis or self.basis)

@@ -28,12 +28,7 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
             "total": plan.memory.total.facts(),
             "available": plan.memory.available,
         },
-        "build": {
-            "backend": plan.build.backend,
-            "on_device": plan.build.on_device,
-            "memory": plan.build.memory.facts(),
-            "seconds": plan.build.seconds.facts() if plan.build.seconds else None,
-        },
+        "build": plan.build.facts(),
         "speed": {
             "tokens_per_s": speed.tokens_per_s.facts(),
             "tokens_per_s_at_start": speed.at_start.facts(),
@@ -44,6 +39,9 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
             "step": asdict(speed.step) | {"seconds": speed.step.seconds},
         },
         "multi_token": asdict(plan.break_even),
+        "drafting": None
+        if plan.drafting is None
+        else {**vars(plan.drafting), "tokens_per_s": plan.drafting.tokens_per_s.facts()},
         "smaller_cache": asdict(plan.cache_pays),
         "largest_context": largest_context(plan),
         "largest_batch": largest_batch(plan),
@@ -101,6 +99,14 @@ def notes(plan: Plan) -> list[str]:
             f"The newest TensorRT in the profile is {plan.machine.version_without_form}, "
             "and edgekit exports for 10.3 and newer."
         )
+    if plan.options.drafts is not None:
+        found.append(
+            "What drafting wins is an upper bound: bytes, arithmetic and launches of a step are counted, not that "
+            "kernels for several positions reach less of a device than those for one, and are not replayed as CUDA "
+            "graphs. edgekit bench --draft measures it."
+        )
+        if plan.options.drafts.graph_bytes is None:
+            found.append("What drafts is not told, so drafting itself counts nothing: as it is with copies (ngram).")
     if plan.build.on_device and plan.build.seconds is None:
         found.append("TensorRT times kernels on the device while it builds; how long that takes was not measured.")
     return found

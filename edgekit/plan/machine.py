@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from edgekit.contract import FORM_JETPACK6, FORM_TENSORRT
-from edgekit.device.profile import DeviceProfile, PowerMode
+from edgekit.device.profile import DeviceProfile, PowerMode, Software
 from edgekit.errors import DeviceError
 from edgekit.plan.storage import DTYPES
 
@@ -34,7 +34,7 @@ class Machine:
     @property
     def form(self) -> str:
         """What `edgekit export --form` makes for it: by its newest TensorRT; the newest form where that is not told."""
-        if self.device.backend == RTX or not self.device.software or self._newest >= IN_PLACE_FROM:
+        if self.device.backend == RTX or not self._releases or self._newest >= IN_PLACE_FROM:
             return FORM_TENSORRT
         return FORM_JETPACK6
 
@@ -43,18 +43,23 @@ class Machine:
         """Names of its releases whose TensorRT has no cache in place."""
         if self.device.backend == RTX:
             return []
-        return [each.name for each in self.device.software if _version(each.tensorrt) < IN_PLACE_FROM]
+        return [each.name for each in self._releases if _version(each.tensorrt) < IN_PLACE_FROM]
+
+    @property
+    def _releases(self) -> list[Software]:
+        """Those of the backend that builds for it; another's versions tell nothing of this one."""
+        return [each for each in self.device.software if each.backend == self.device.backend]
 
     @property
     def _newest(self) -> tuple[int, ...]:
-        return _version(self.device.software[-1].tensorrt)
+        return _version(self._releases[-1].tensorrt)
 
     @property
     def version_without_form(self) -> str | None:
         """Its newest TensorRT, if edgekit exports nothing for it."""
-        if self.device.backend == RTX or not self.device.software or self._newest >= OLDEST:
+        if self.device.backend == RTX or not self._releases or self._newest >= OLDEST:
             return None
-        return self.device.software[-1].tensorrt
+        return self._releases[-1].tensorrt
 
     @property
     def caches_in_place(self) -> bool:
@@ -76,6 +81,11 @@ class Machine:
         if self.mode.streaming_multiprocessors:
             peak *= self.mode.streaming_multiprocessors / self.device.streaming_multiprocessors
         return peak
+
+
+def released(device: DeviceProfile, software: Software) -> DeviceProfile:
+    """The device with one release of those that run on it, whose TensorRT builds for it."""
+    return replace(device, backends=(software.backend,), software=(software,))
 
 
 def _version(text: str) -> tuple[int, ...]:

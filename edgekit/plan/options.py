@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgekit.errors import DeviceError, ModelError
+from edgekit.plan.drafts import Drafts
 from edgekit.plan.model_sizes import ModelSizes
 from edgekit.plan.storage import Compression
 
@@ -29,7 +30,8 @@ class PlanOptions:
         attention: `OWN`, or `TPA` for what `edgekit convert --attention tpa` makes of it.
         cache_ratio: with `TPA`: bytes of the cache over those of the original.
         resident_weight_bytes: with weight streaming: how much of the weights stays on the GPU; None for all.
-        compression: terms for features that have no option yet.
+        compression: terms for features that have no option of their own.
+        drafts: what proposes tokens; None for plain decoding alone.
     """
 
     dtype: str
@@ -41,6 +43,12 @@ class PlanOptions:
     cache_ratio: float = 1.0
     resident_weight_bytes: int | None = None
     compression: Compression = field(default_factory=Compression)
+    drafts: Drafts | None = None
+
+    @property
+    def of_plain_steps(self) -> Compression:
+        """The compression as plain steps see it: they read no draft heads, though these take memory."""
+        return replace(self.compression, draft_head_bytes=0)
 
 
 def options_for(
@@ -53,6 +61,7 @@ def options_for(
     prompt: int | None = None,
     attention: str = OWN,
     cache_ratio: float | None = None,
+    drafts: Drafts | None = None,
 ) -> PlanOptions:
     """Options with defaults that suit the model.
 
@@ -75,11 +84,23 @@ def options_for(
             f"choose --max-input-len {context} or less",
         )
     max_input = max_input or min(DEFAULT_MAX_INPUT, context)
+    if prompt is not None and prompt > context:
+        raise DeviceError(
+            "a prompt must fit into the context",
+            f"--prompt is {prompt:,}, the context {context:,}",
+            f"choose --prompt {context} or less, or a longer --context",
+        )
     if (attention == TPA) != (cache_ratio is not None):
         raise DeviceError(
             "--cache-ratio goes with --attention tpa, and the other way round",
             "one was given without the other",
             "give both, for example --attention tpa --cache-ratio 0.5",
+        )
+    if drafts is not None and batch > 1:
+        raise DeviceError(
+            "what drafting wins is told for one sequence",
+            f"--batch is {batch}: a step of several goes on by what the slowest accepts",
+            "leave --batch out, or --draft-tokens and --acceptance",
         )
     return PlanOptions(
         dtype=dtype,
@@ -89,4 +110,6 @@ def options_for(
         prompt=min(prompt or DEFAULT_MAX_INPUT, context),
         attention=attention,
         cache_ratio=cache_ratio or 1.0,
+        compression=Compression(draft_head_bytes=(drafts.graph_bytes or 0) if drafts else 0),
+        drafts=drafts,
     )

@@ -8,6 +8,7 @@ from edgekit.device.profile import DeviceProfile
 from edgekit.plan.break_even import BreakEven, CachePays, break_even, cache_pays
 from edgekit.plan.build_cost import BuildCost, build_cost
 from edgekit.plan.conversion import converted
+from edgekit.plan.drafts import DraftForecast, forecast
 from edgekit.plan.estimate import Estimate
 from edgekit.plan.machine import Machine, check_dtype, machine
 from edgekit.plan.memory import RunMemory, run_memory
@@ -53,6 +54,7 @@ class Plan:
     build: BuildCost
     speed: Speed
     break_even: BreakEven
+    drafting: DraftForecast | None
     cache_pays: CachePays
 
     @property
@@ -83,7 +85,7 @@ def make_plan(
     check_dtype(device, options.dtype)
     on = machine(device, power_mode)
     running = converted(sizes, options.cache_ratio) if options.attention == TPA else sizes
-    cost = StepCost(running, on, options.dtype, options.compression)
+    cost = StepCost(running, on, options.dtype, options.of_plain_steps)
     weights = weight_bytes(running, options.dtype, options.context, options.compression)
     return Plan(
         model=model,
@@ -92,9 +94,10 @@ def make_plan(
         machine=on,
         options=options,
         memory=run_memory(running, on, options),
-        build=build_cost(running, on, weights),
+        build=build_cost(device, device.backend, running.layers, weights),
         speed=_speed(running, on, options, cost),
         break_even=break_even(cost, options.context, options.batch),
+        drafting=None if options.drafts is None else forecast(cost, options.drafts, options.context),
         cache_pays=cache_pays(cost, options.batch),
     )
 
@@ -106,7 +109,7 @@ def changed(plan: Plan, **changes: object) -> Plan:
 
 
 def _speed(sizes: ModelSizes, on: Machine, options: PlanOptions, cost: StepCost) -> Speed:
-    read = read_bytes(sizes, options.dtype, options.compression)
+    read = read_bytes(sizes, options.dtype, options.of_plain_steps)
     full, empty = (cost.step(context, options.batch) for context in (options.context, 1))
     rates = [with_band(step.seconds, _STEP_BASIS, read).inverse().scaled(options.batch) for step in (full, empty)]
     prompt = cost.prompt_seconds(options.prompt, options.max_input, options.batch)

@@ -23,11 +23,11 @@ KEPT_AT_8_BITS = Estimate(1 / 3, 0, 2 / 3, "a third at 8 bits, as calibration ke
 
 @dataclass(frozen=True)
 class Compression:
-    """Terms of the cost model for what edgekit does not yet make; zero or None changes nothing.
+    """Terms of the cost model for what is not told by the configuration; zero or None changes nothing.
 
     Attributes:
         saten_bytes_per_weight: of the layers' matrices as a tensor train with sparse corrections.
-        draft_head_bytes: of heads that propose further tokens, read at each step.
+        draft_head_bytes: of a draft graph, in memory; read at each step that drafts.
         share_at_8_bits: of the layers' matrices, what an int4 export kept at 8 bits; known only after it.
     """
 

@@ -27,12 +27,17 @@ _QUANTIZED = ("MatMulNBits", "GatherBlockQuantized", "DequantizeLinear")
 
 
 def fingerprint_of(bundle: Bundle) -> dict[str, Any]:
-    """The fingerprint of a bundle's graph, ready for JSON."""
+    """The fingerprint of a bundle's graph, ready for JSON; below "draft" that of its draft graph, where it has one."""
     import onnx
 
     model = onnx.load(bundle.graph, load_external_data=False)
     manifest = bundle.manifest
-    return graph_fingerprint(model, manifest.form, manifest.dtype, rule_counts(manifest.raw))
+    found = graph_fingerprint(model, manifest.form, manifest.dtype, rule_counts(manifest.raw))
+    if manifest.draft is not None:
+        draft = onnx.load(bundle.file(manifest.draft.file), load_external_data=False)
+        rules = rule_counts(manifest.raw["draft"])
+        found["draft"] = graph_fingerprint(draft, manifest.form, manifest.dtype, rules)
+    return found
 
 
 def graph_fingerprint(model: Any, form: str, dtype: str, rules: dict[str, dict[str, int]]) -> dict[str, Any]:

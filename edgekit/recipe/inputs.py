@@ -23,6 +23,7 @@ EXPORT_CODE = (
     "checkpoint",
     "compress",
     "contract.py",
+    "draft",
     "export",
     "layers",
     "models",
@@ -42,7 +43,7 @@ EXPORT_PACKAGES = (
     "torch",
 )
 #: The same for the comparison of a bundle with PyTorch.
-PARITY_CODE = ("chat", "contract.py", "layers", "models", "ops", "parity", "runtime")
+PARITY_CODE = ("chat", "contract.py", "draft", "layers", "models", "ops", "parity", "runtime")
 PARITY_PACKAGES = ("numpy", "onnxruntime", "tokenizers", "torch")
 
 
@@ -52,6 +53,7 @@ def export_inputs(recipe: Recipe) -> str:
     # Which checkpoint it is, its hashes say; where it lies, and what is compared afterwards, changes no byte.
     tables.pop("parity")
     tables["checkpoint"].pop("name")
+    tables["draft"].pop("heads", None)
     return _digest(
         {
             "tables": tables,

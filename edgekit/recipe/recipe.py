@@ -66,6 +66,15 @@ class QuantizationTable:
 
 
 @dataclass(frozen=True)
+class DraftTable:
+    """Draft heads: their file, its SHA-256, and how many components a draft computes; none unless given."""
+
+    heads: str | None = key(None)
+    sha256: str | None = key(None)
+    components: int | None = key(None, least=1)
+
+
+@dataclass(frozen=True)
 class LimitsTable:
     """What the bundle is made for at most."""
 
@@ -99,6 +108,7 @@ class Recipe:
     attention: AttentionTable
     compression: CompressionTable
     quantization: QuantizationTable
+    draft: DraftTable
     limits: LimitsTable
     device: DeviceTable
     parity: ParityTable
@@ -119,6 +129,10 @@ class Recipe:
         if name.startswith(("./", "../")):
             return str((self.path.parent / name).resolve())
         return name
+
+    def draft_heads(self) -> Path | None:
+        """The file of the draft heads, below the recipe's directory or absolute; None for none."""
+        return self.path.parent / self.draft.heads if self.draft.heads is not None else None
 
     def tables(self) -> dict[str, Any]:
         """Every table with its defaults filled in, ready for JSON; keys without a value are left out."""
@@ -178,10 +192,26 @@ def recipe_from(document: dict[str, Any], path: Path) -> Recipe:
             f"remove {', '.join(idle)}, or choose another dtype",
         )
     for name, digest in recipe.checkpoint.sha256.items():
-        if len(digest) != 64 or not set(digest) <= set(string.hexdigits.lower()):
+        if not _is_digest(digest):
             raise RecipeError(
                 "[checkpoint] sha256 must give 64 hexadecimal digits for each file",
                 f"{name} has {digest!r}",
                 "take the digits from `sha256sum FILE`",
             )
+    _check_draft(recipe.draft)
     return recipe
+
+
+def _check_draft(draft: DraftTable) -> None:
+    if draft.heads is None and draft != DraftTable():
+        raise RecipeError("[draft] of a recipe must have heads", "it is missing", "give the file of the draft heads")
+    if draft.heads is not None and not _is_digest(draft.sha256 or ""):
+        raise RecipeError(
+            "[draft] sha256 must give the 64 hexadecimal digits of the heads' file",
+            f"it is {draft.sha256!r}",
+            "take the digits from `sha256sum FILE`",
+        )
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set(string.hexdigits.lower())

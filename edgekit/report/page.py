@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgekit import __version__
+from edgekit.errors import EdgekitError
 from edgekit.report.blocks import Figure, Page, Section
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -49,6 +50,18 @@ def _drawings(section: Section, block: Figure) -> dict[str, Markup]:
         "wide": block.plot.svg(WIDE, f"{name}-wide"),
         "narrow": block.plot.svg(NARROW, f"{name}-narrow"),
     }
+
+
+def check_destination(output: Path) -> None:
+    """EdgekitError unless a page may be written there."""
+    if output.is_dir():
+        raise EdgekitError("a page is a file", f"{output} is a directory", "name a file in it")
+    if not output.parent.is_dir():
+        raise EdgekitError("a page is written to a directory that is there", f"{output.parent} is none", "make it")
+    if output.exists() and not is_page(output):
+        raise EdgekitError(
+            "only a page that edgekit made is replaced", f"{output} is something else", "choose another place"
+        )
 
 
 def is_page(path: Path) -> bool:

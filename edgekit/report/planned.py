@@ -11,6 +11,7 @@ from edgekit.checkpoint.json_file import read_json_object
 from edgekit.device.profile import device_profile
 from edgekit.errors import EdgekitError
 from edgekit.plan.estimate import Estimate
+from edgekit.plan.machine import released
 from edgekit.plan.memory import ACTIVATIONS, WEIGHTS
 from edgekit.plan.model_sizes import model_sizes
 from edgekit.plan.options import options_for
@@ -56,7 +57,7 @@ def of_kit(bundle: Bundle, kit: KitResult) -> list[Foretold]:
         DeviceError: the device has no profile, or not of this dtype.
         ModelError, CheckpointError: the planner does not know the bundle's architecture, or its config.json is damaged.
     """
-    plan = _planner(bundle, str(kit.kit["device"]), str(kit.kit["dtype"]))
+    plan = _planner(bundle, str(kit.kit["device"]), str(kit.kit["dtype"]), kit.kit.get("software"))
     timed = kit.benchmark is not None and misfit(kit.benchmark, speed.TIMED) is None
     found = list(_speed(kit.benchmark, plan)) if kit.benchmark is not None and timed else []
     build = plan(context=bundle.manifest.cache.capacity_limit).build
@@ -83,10 +84,17 @@ def of_engine(bundle: Bundle, engine: EngineEntry) -> list[Foretold]:
     ]
 
 
-def _planner(bundle: Bundle, device: str, dtype: str) -> Callable[..., Plan]:
-    """Makes plans of a bundle on a device; the options are those of `options_for`."""
+def _planner(bundle: Bundle, device: str, dtype: str, software: str | None = None) -> Callable[..., Plan]:
+    """Makes plans of a bundle on a device; the options are those of `options_for`.
+
+    Args:
+        software: the release that runs there ("JetPack 6.2"), where that is known.
+    """
     sizes = model_sizes(read_json_object(bundle.file("config.json")))
     profile, name = device_profile(device), bundle.manifest.model.name
+    release = next((each for each in profile.software if each.name == software), None)
+    if release is not None:
+        profile = released(profile, release)
     return lambda **options: make_plan(name, sizes, profile, options_for(sizes, dtype=dtype, **options))
 
 

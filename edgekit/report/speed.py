@@ -6,7 +6,7 @@ from typing import Any
 
 from edgekit.report.blocks import Cell, Facts, Figure, Table, Text
 from edgekit.report.numbers import plain, quantity
-from edgekit.report.shape import NUMBER, SAMPLES
+from edgekit.report.shape import NUMBER, SAMPLES, misfit
 from edgekit.report.svg import Strips
 
 _MEMORY = ({"peak": int}, None)
@@ -80,6 +80,42 @@ def _row(name: str, values: dict[str, Any], unit: str) -> tuple[Text, ...]:
     return (name, *middle, spread, quantity(values["min"], unit), f"{len(values['samples'])}")
 
 
+#: What telemetry tells, in results of versions that record it.
+_TELEMETRY = {
+    "missing": str,
+    "source": str,
+    "mean_power_w": NUMBER,
+    "peak_power_w": NUMBER,
+    "peak_temperature_c": NUMBER,
+    "mean_gpu_clock_hz": NUMBER,
+}
+
+
+def energy_rows(found: dict[str, Any]) -> list[tuple[str, Text]]:
+    """Power, temperature, clock and tokens per joule, or why there are none; nothing for a result without that part."""
+    told = found.get("telemetry")
+    if misfit(told, _TELEMETRY) is not None or told is None:
+        return []
+    if told["missing"]:
+        return [("power", Cell("not measured", note=told["missing"]))]
+    named = [(f"decode, {row['depth']:,} in the cache", row) for row in found["decodes"]]
+    named += [(f"prompt of {row['tokens']:,}", row) for row in found["prompts"]]
+    rows: list[tuple[str, Text]] = []
+    if told["mean_power_w"] is not None and told["peak_power_w"] is not None:
+        text = f"{quantity(told['mean_power_w'], 'W')} on average, {quantity(told['peak_power_w'], 'W')} at most"
+        rows.append(("power", Cell(text, note=told["source"])))
+        rows += [
+            (f"energy: {name}", f"{plain(row['tokens_per_joule'])} tokens/J")
+            for name, row in named
+            if misfit(row.get("tokens_per_joule"), float) is None
+        ]
+    if told["peak_temperature_c"] is not None:
+        rows.append(("temperature of the GPU", f"{plain(told['peak_temperature_c'])} °C at most"))
+    if told["mean_gpu_clock_hz"] is not None:
+        rows.append(("clock of the GPU", f"{told['mean_gpu_clock_hz'] / 1e6:,.0f} MHz on average"))
+    return rows
+
+
 def machine(found: dict[str, Any], when: str) -> Facts:
     """Memory, and everything else that the figures depend on."""
     memory, environment = found["memory"], found["environment"]
@@ -91,6 +127,7 @@ def machine(found: dict[str, Any], when: str) -> Facts:
     if found["read_bandwidth_bytes_per_s"] is not None:
         text = quantity(found["read_bandwidth_bytes_per_s"], "B/s")
         rows.append(("memory bandwidth", Cell(text, note=str(found.get("read_bandwidth_method", "")))))
+    rows += energy_rows(found)
     noise = found["others_cpu_share"]
     if noise is not None:
         text = f"{plain(noise['mean'] * 100, 2)} % of the processors on average"

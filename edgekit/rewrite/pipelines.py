@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 import onnx_graphsurgeon as gs
 
 from edgekit.contract import FORM_JETPACK6, FORM_ORT, FORM_PORTABLE, FORM_TENSORRT
 from edgekit.rewrite.rule import Context, Outcome, Rule, run_rule
-from edgekit.rewrite.tensorrt_pipelines import JETPACK6, TENSORRT
+from edgekit.rewrite.tensorrt_pipelines import DRAFT_JETPACK6, DRAFT_TENSORRT, JETPACK6, TENSORRT
 
 #: Standard ONNX operators only: runs in any runtime, and is what TensorRT parses.
 PORTABLE = [
@@ -44,6 +44,14 @@ ENCODER_ORT = ["fold_weight_transpose", "quantize_linear", "quantize_embedding"]
 PIPELINES = {FORM_PORTABLE: PORTABLE, FORM_ORT: ORT, FORM_TENSORRT: TENSORRT, FORM_JETPACK6: JETPACK6}
 ENCODER_PIPELINES = {FORM_PORTABLE: ENCODER_PORTABLE, FORM_ORT: ENCODER_ORT}
 
+#: The rules for a draft graph, which is built with its matrices transposed and has neither attention nor embedding.
+DRAFT_PIPELINES = {
+    FORM_PORTABLE: ["quantize_linear_qdq"],
+    FORM_ORT: ["pack_gate_up", "fuse_norm", "quantize_linear", "quantize_embedding"],
+    FORM_TENSORRT: DRAFT_TENSORRT,
+    FORM_JETPACK6: DRAFT_JETPACK6,
+}
+
 
 def rule_named(name: str) -> Rule:
     """The rule in `edgekit/rewrite/rules/<name>.py`."""
@@ -56,9 +64,13 @@ def rewrite(
     form: str,
     context: Context,
     progress: Callable[[str], None] | None = None,
-    pipelines: Mapping[str, list[str]] = PIPELINES,
+    pipelines: Mapping[str, Sequence[str]] = PIPELINES,
 ) -> dict[str, Outcome]:
     """Run a form's pipeline over a traced graph, in place; the outcome of each rule in order.
+
+    Args:
+        progress: told each rule's name before it runs.
+        pipelines: PIPELINES for a decoder, ENCODER_PIPELINES for an encoder, DRAFT_PIPELINES for a draft graph.
 
     Raises:
         RewriteError: a rule fired less often than expected, or does not hold what it ensures.

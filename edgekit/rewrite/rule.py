@@ -92,6 +92,13 @@ class Outcome:
         """Record that the rule looked at `node` and why it left it alone."""
         self.refused.append(Refusal(node.name or node.op, reason))
 
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {
+            "fired": self.fired,
+            "refused": [{"node": refusal.node, "reason": refusal.reason} for refusal in self.refused],
+        }
+
 
 @dataclass(frozen=True)
 class Rule:

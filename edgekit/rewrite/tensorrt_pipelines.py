@@ -26,3 +26,7 @@ JETPACK6 = [
     "lower_cast_like",
     "opset_20",
 ]
+
+#: The same for a draft graph, which is built of operators that both take, but for its norms.
+DRAFT_TENSORRT = ["quantize_linear_qdq"]
+DRAFT_JETPACK6 = [*DRAFT_TENSORRT, "lower_rms_normalization", "opset_20"]

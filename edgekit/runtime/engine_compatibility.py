@@ -93,25 +93,28 @@ def check_engine(entry: EngineEntry, machine: Machine, bundle: Path | None = Non
     _check_driver(entry, machine)
 
 
-def check_engine_files(bundle: Bundle, entry: EngineEntry) -> None:
+def check_engine_files(bundle: Bundle, entry: EngineEntry, names: Collection[str] | None = None) -> None:
     """Refuse an engine whose file, or a plugin library's, is not the one that the manifest lists. Reads them whole.
+
+    Args:
+        names: of its files, those that are to be loaded; None for all.
 
     Raises:
         BundleError: a file is missing, damaged or foreign.
     """
     files = {file.name: file for file in bundle.manifest.files}
     again = f"build it again: edgekit build {bundle.path} --device {entry.device or 'DEVICE'} --rebuild"
-    for name in dict.fromkeys([entry.file, *(plugin.library for plugin in entry.plugins)]):
+    for name in entry.files if names is None else names:
         check = check_file(bundle.path, files[name], full=True)
         if not check.ok:
-            kind = "engine" if name == entry.file else "plugin library"
+            kind = "engine" if name in entry.engine_files else "plugin library"
             raise BundleError(
                 f"an engine's files must be as the bundle's manifest says, its {kind} too",
                 f"{bundle.path / name} is {describe(check)}",
                 again,
             )
     for plugin in entry.plugins:
-        if files[plugin.library].sha256 != plugin.sha256:
+        if (names is None or plugin.library in names) and files[plugin.library].sha256 != plugin.sha256:
             raise BundleError(
                 "an engine is loaded with the plugin library that it was built with",
                 f"{plugin.library} is another one than {entry.name} was built with",

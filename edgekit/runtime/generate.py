@@ -1,14 +1,19 @@
-"""The decode loop: process what is pending, choose a token, show it, make it pending."""
+"""The decode loop: process what is pending with what was drafted, judge it, show the tokens, make the last pending."""
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from edgekit.errors import PromptError
+from edgekit.runtime.drafting.drafting import NO_DRAFT, Drafting
+from edgekit.runtime.drafting.interface import DraftContext
+from edgekit.runtime.drafting.verify import verify
 from edgekit.runtime.options import Event, Finished, GenerationOptions, Piece, PromptProgress, Reason, Truncated
 from edgekit.runtime.prefix import PrefixCache
-from edgekit.runtime.sampling import sample, seeded
+from edgekit.runtime.sampling import seeded
 from edgekit.runtime.session import DecoderSession
 from edgekit.runtime.statistics import Statistics
 from edgekit.runtime.text import Decoder, StopStrings, TextStream
@@ -20,13 +25,18 @@ def generate(
     prompt: Sequence[int],
     options: GenerationOptions,
     *,
+    drafting: Drafting | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
     """Generate a text after `prompt`.
 
+    With drafting a step may give several tokens. They are those of plain decoding when greedy or with a seed, as far as
+    the engine rounds alike for one token and for several, and distributed alike otherwise.
+
     Args:
         session: a PrefixCache, to process only what its cache does not hold yet; or a session, which is reset.
         prompt: at least one token.
+        drafting: proposes tokens, which are verified together; None for plain decoding.
         cancelled: asked before each call of the engine; True ends the text with reason "interrupted".
 
     Yields:
@@ -34,7 +44,7 @@ def generate(
 
     Raises:
         PromptError: the prompt is empty or too long, or the context is full and `on_full` is "error".
-        SessionError, DoesNotFit: see DecoderSession.forward.
+        SessionError, DoesNotFit: see DecoderSession.forward and Drafting.propose.
     """
     cache = session if isinstance(session, PrefixCache) else PrefixCache(session)
     capacity = cache.session.capacity
@@ -44,6 +54,10 @@ def generate(
     stream, stops = TextStream(decoder, context=prompt), StopStrings(options.stop_strings)
     # An array, because the repetition penalty reads it as one every time.
     history, shown = array("q", prompt), [""]
+    # Drafts that are no chance leave a seed's random numbers to the text alone, however many are made.
+    drafted_by = options.sampling if options.sampling.seed is None else replace(options.sampling, temperature=0.0)
+    if drafting is not None:
+        statistics.draft = drafting.begin()
 
     def finished(reason: Reason) -> Finished:
         rest = "" if stops.found is not None else stops.push(stream.flush()) + stops.flush()
@@ -62,43 +76,70 @@ def generate(
     pending = context[statistics.reused_tokens :]
     statistics.processed_tokens = len(pending)
 
+    proposal, behind = NO_DRAFT, 0
     while True:
-        for start in range(0, len(pending), options.prompt_chunk):
+        active = drafting if statistics.generated_tokens and len(pending) == 1 else None
+        with statistics.timed() as drafted:
+            if active is not None:
+                # With the pending token they have to fit, and one more token is chosen after them.
+                most = min(cache.room, _left(options, statistics)) - 1
+                features = cache.features(behind)
+                proposal = active.propose(DraftContext(context, features, drafted_by, generator), most)
+        pieces = [
+            pending[start : start + options.prompt_chunk] for start in range(0, len(pending), options.prompt_chunk)
+        ]
+        done = 0
+        for piece in pieces:
             if cancelled():
                 yield finished("interrupted")
                 return
-            chunk = pending[start : start + options.prompt_chunk]
-            with statistics.timed():
-                logits = cache.extend(chunk)
+            with statistics.timed() as ran:
+                logits = cache.extend_block([*piece, *proposal.tokens], len(proposal.tokens) + 1)
+            done += len(piece)
             if len(pending) > 1:
-                yield PromptProgress(start + len(chunk), len(pending))
+                yield PromptProgress(done, len(pending))
 
-        with statistics.timed():
-            token = sample(logits, options.sampling, history, generator)
-        history.append(token)
-        statistics.generated_tokens += 1
-        if token in options.stop_tokens:
-            yield finished("stop-token")
-            return
-        shown.append(stops.push(stream.push(token)))
-        yield Piece(token, shown[-1])
-        if stops.found is not None:
-            yield finished("stop-string")
-            return
-        if statistics.generated_tokens == options.max_new_tokens:
-            yield finished("length")
-            return
+        with statistics.timed() as judged:
+            verdict = verify(logits, proposal, options.sampling, history, generator)
+            behind = len(proposal.tokens) - verdict.accepted
+            cache.drop(behind)
+        if active is not None:
+            active.record(verdict.accepted, drafted.seconds, ran.seconds + judged.seconds)
+        chosen = (*proposal.tokens[: verdict.accepted], verdict.token)
+        proposal = NO_DRAFT
+        for place, token in enumerate(chosen):
+            history.append(token)
+            context.append(token)
+            statistics.generated_tokens += 1
+            reason: Reason | None = "stop-token" if token in options.stop_tokens else None
+            if reason is None:
+                shown.append(stops.push(stream.push(token)))
+                yield Piece(token, shown[-1])
+                if stops.found is not None:
+                    reason = "stop-string"
+                elif statistics.generated_tokens == options.max_new_tokens:
+                    reason = "length"
+            if reason is not None:
+                # As in plain decoding the last token shown is not in the cache.
+                cache.drop(len(chosen) - 1 - place)
+                yield finished(reason)
+                return
 
-        pending = [token]
+        pending = [verdict.token]
         if cache.room == 0:
             if options.on_full == "stop":
                 yield finished("context-full")
                 return
             if options.on_full == "error":
                 raise _full(f"all {capacity} tokens are used, {statistics.generated_tokens} of them generated")
-            context, event = truncated([*cache.tokens, token])
+            context, event = truncated(context)
             yield event
             pending = context[cache.match(context) :]
+
+
+def _left(options: GenerationOptions, statistics: Statistics) -> int:
+    """Tokens that may still be generated."""
+    return sys.maxsize if options.max_new_tokens is None else options.max_new_tokens - statistics.generated_tokens
 
 
 def check_length(prompt: int, capacity: int, options: GenerationOptions) -> None:

@@ -13,8 +13,8 @@ from edgekit.errors import SessionError
 from edgekit.runtime.operators import NO_OPERATORS, OperatorSupport, support_for
 from edgekit.runtime.ort_cache import ConcatCache, OrtCache, SharedCache
 from edgekit.runtime.ort_engine import inference_session, ort_errors, ort_signature
-from edgekit.runtime.session import Logits, Tokens
-from edgekit.runtime.signature import check_call, check_opening, check_rollback, decoder_signature
+from edgekit.runtime.session import Features, Logits, Tokens
+from edgekit.runtime.signature import check_call, check_opening, check_rollback, decoder_signature, features_width
 
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle
@@ -24,6 +24,9 @@ class OrtSession:
     """Implements DecoderSession; what is bound stays bound, so that a step binds only what changed.
 
     B batch, S new tokens, T = length + S, K kept positions, V vocabulary.
+
+    Attributes:
+        features: see DecoderSession.features.
     """
 
     def __init__(
@@ -52,12 +55,17 @@ class OrtSession:
         self.capacity = check_opening(cache_kind, capacity, capacity_limit)
         self.name = f"onnxruntime-{backend}"
         self._session, self.description = inference_session(graph, backend, threads, operators)
-        geometry, self.vocab = decoder_signature(*ort_signature(self._session), graph.name)
+        signature = ort_signature(self._session)
+        geometry, self.vocab = decoder_signature(*signature, graph.name)
+        self._features_width = features_width(signature[1], graph.name)
+        self.features: Features | None = None
         self._cache: OrtCache = (
             SharedCache(geometry, backend, self.capacity)
             if operators.cache_kind(cache_kind) == contract.CACHE_SHARED
             else ConcatCache(geometry, backend)
         )
+        # Of keys and values in place, the graph's attention is GroupQueryAttention.
+        self._one_text = isinstance(self._cache, SharedCache) and geometry.tensors[0].form.suffix == contract.KEY
         self._binding = self._session.io_binding()
         self._batch = 0
         self._keep = np.ones(1, np.int64)
@@ -86,13 +94,16 @@ class OrtSession:
             self._ones_address = _address(self._ones)
         self._bind(contract.ATTENTION_MASK, self._ones_address, (batch, total))
         self._keep[0] = keep
-        logits = np.empty((batch, min(keep, new) or new, self.vocab), np.float32)
-        self._binding.bind_output(contract.LOGITS, "cpu", 0, np.float32, logits.shape, _address(logits))
+        kept = min(keep, new) or new
+        logits = self._output(contract.LOGITS, (batch, kept, self.vocab))
+        features = None
+        if self._features_width:
+            features = self._output(contract.DRAFT_FEATURES, (batch, kept, self._features_width))
         with ort_errors(f"process {new} tokens after {self.length}"):
             self._cache.bind(self._binding, batch, new)
             self._session.run_with_iobinding(self._binding)
             self._cache.accept(self._binding, new)
-        self._batch = batch
+        self._batch, self.features = batch, features
         return logits
 
     def rollback(self, length: int) -> None:
@@ -107,7 +118,7 @@ class OrtSession:
     def close(self) -> None:
         """See DecoderSession.close."""
         self._cache.free()
-        self._binding = self._session = None
+        self._binding = self._session = self.features = None
 
     def caches(self) -> list[dict[str, npt.NDArray[Any]]]:
         """Copies of every layer's cache tensors for `length` tokens, by suffix, for comparison."""
@@ -117,12 +128,25 @@ class OrtSession:
         # What lies at the address must stay there, so each array is an attribute of the session.
         self._binding.bind_input(name, "cpu", 0, np.int64, shape, address)
 
+    def _output(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """A new array that the next run writes an output to."""
+        array = np.empty(shape, np.float32)
+        self._binding.bind_output(name, "cpu", 0, np.float32, shape, _address(array))
+        return array
+
     def _checked(self, tokens: Tokens, keep: int) -> tuple[int, int]:
         if self._session is None:
             raise SessionError("a session must be open to be used", "it was closed")
-        return check_call(
+        batch, new = check_call(
             tokens, keep, vocab=self.vocab, length=self.length, capacity=self.capacity, last_batch=self._batch
         )
+        if batch > 1 and new > 1 and self.length and self._one_text:
+            raise SessionError(
+                "ONNX Runtime's GroupQueryAttention takes several new tokens after others of one text only",
+                f"there are {batch} texts, and {new} tokens of each follow {self.length}",
+                "give one token of each, or the texts one by one; a bundle of the portable form takes them together",
+            )
+        return batch, new
 
 
 def _address(array: npt.NDArray[Any]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgekit.runtime.session import DecoderSession, Logits
+from edgekit.runtime.session import DecoderSession, Features, Logits
 
 
 class PrefixCache:
@@ -40,10 +40,36 @@ class PrefixCache:
 
     def extend(self, tokens: Sequence[int]) -> Logits:
         """Append tokens; give the logits float32 [V] after the last one."""
-        logits = self.session.forward(np.asarray([tokens], dtype=np.int64))
+        last: Logits = self.extend_block(tokens, 1)[-1]
+        return last
+
+    def extend_block(self, tokens: Sequence[int], keep: int) -> Logits:
+        """Append tokens; give the logits float32 [K, V] after each of the last `keep` (>= 1), K = min(keep, S)."""
+        logits = self.session.forward(np.asarray([tokens], dtype=np.int64), keep)
         self._tokens.extend(tokens)
-        vector: Logits = logits[0, -1]
-        return vector
+        rows: Logits = logits[0]
+        return rows
+
+    def drop(self, count: int) -> None:
+        """Forget the last `count` tokens."""
+        if count:
+            self.session.rollback(len(self._tokens) - count)
+            del self._tokens[len(self._tokens) - count :]
+
+    def features(self, back: int) -> Features | None:
+        """What draft heads read at one of the positions that `extend_block` kept: float32 [F].
+
+        Args:
+            back: how many kept positions lie after it; dropping tokens changes nothing in that.
+
+        Returns:
+            None where the decoder has no draft heads.
+        """
+        kept = self.session.features
+        if kept is None:
+            return None
+        found: Features = kept[0, -1 - back]
+        return found
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

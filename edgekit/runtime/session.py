@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 Tokens = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
+Features = npt.NDArray[np.float32]
 
 
 class DecoderSession(Protocol):
     """A decoder with its key/value cache. Not safe for use by two threads at once.
 
-    B batch (fixed from one reset to the next), S new tokens, K kept positions, V vocabulary.
+    B batch (fixed from one reset to the next), S new tokens, K kept positions, V vocabulary, F features of a position.
     """
 
     @property
@@ -38,6 +39,13 @@ class DecoderSession(Protocol):
     @property
     def capacity(self) -> int:
         """Most tokens the cache can hold."""
+
+    @property
+    def features(self) -> Features | None:
+        """What draft heads read at the kept positions of the last forward that succeeded: float32 [B, K, F].
+
+        None where the decoder has no draft heads, and before the first forward. A rollback leaves them as they are.
+        """
 
     def forward(self, tokens: Tokens, keep: int = 1) -> Logits:
         """Append tokens [B, S] to the cache and return the logits [B, K, V] of the last `keep` positions.

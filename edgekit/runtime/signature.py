@@ -108,6 +108,17 @@ def decoder_signature(
     return geometry, int(logits.shape[2])
 
 
+def features_width(outputs: Sequence[TensorSignature], graph: str) -> int:
+    """How many numbers the graph gives draft heads for a position; 0 where it gives none. Raises BundleError."""
+    features = next((value for value in outputs if value.name == contract.DRAFT_FEATURES), None)
+    if features is None:
+        return 0
+    _require(features.dtype == "float32", graph, f"{features.name} is {features.dtype}")
+    fitting = len(features.shape) == 3 and _fixed(features.shape[2]) and int(features.shape[2]) > 0
+    _require(fitting, graph, f"{features.name} has shape {list(features.shape)}")
+    return int(features.shape[2])
+
+
 def first_tokens(length: int, axis: int) -> tuple[slice, ...]:
     """The index of the first tokens of a cache tensor whose tokens lie along `axis`."""
     return (*(slice(None),) * axis, slice(length))

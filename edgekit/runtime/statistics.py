@@ -6,6 +6,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from edgekit.runtime.drafting.statistics import DraftStatistics
+
+
+@dataclass
+class Elapsed:
+    """Seconds that a block took, once it is over."""
+
+    seconds: float = 0.0
 
 
 @dataclass
@@ -21,6 +31,7 @@ class Statistics:
         prompt_s: seconds that the prompt took, with the choice of the first token.
         decode_s: seconds from the first token to the last.
         seed: what the random numbers started from; None when the choice was greedy.
+        draft: what drafting did; None without a drafter.
     """
 
     prompt_tokens: int = 0
@@ -31,19 +42,20 @@ class Statistics:
     prompt_s: float = 0.0
     decode_s: float = 0.0
     seed: int | None = None
+    draft: DraftStatistics | None = None
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Add the time that the block takes to the phase that the generation is in."""
-        started = time.perf_counter()
+    def timed(self) -> Iterator[Elapsed]:
+        """Add the time that the block takes to the phase that the generation is in, and tell it."""
+        started, elapsed = time.perf_counter(), Elapsed()
         try:
-            yield
+            yield elapsed
         finally:
-            seconds = time.perf_counter() - started
+            elapsed.seconds = time.perf_counter() - started
             if self.generated_tokens == 0:
-                self.prompt_s += seconds
+                self.prompt_s += elapsed.seconds
             else:
-                self.decode_s += seconds
+                self.decode_s += elapsed.seconds
 
     @property
     def prompt_tokens_per_s(self) -> float | None:
@@ -55,10 +67,11 @@ class Statistics:
         """Tokens after the first per second; None when there was none."""
         return (self.generated_tokens - 1) / self.decode_s if self.generated_tokens > 1 and self.decode_s > 0 else None
 
-    def to_dict(self) -> dict[str, float | int | None]:
+    def to_dict(self) -> dict[str, Any]:
         """For JSON: the attributes and the two rates."""
         return {
             **vars(self),
+            "draft": None if self.draft is None else self.draft.to_dict(),
             "prompt_tokens_per_s": self.prompt_tokens_per_s,
             "decode_tokens_per_s": self.decode_tokens_per_s,
         }
@@ -73,6 +86,8 @@ class Statistics:
         parts.append(f"{self.generated_tokens} generated")
         if self.decode_tokens_per_s is not None:
             parts.append(f"{self.decode_tokens_per_s:.1f} tokens/s")
+        if self.draft is not None and (self.draft.sources or self.draft.off):
+            parts.append(self.draft.summary())
         if self.dropped_tokens:
             parts.append(f"{self.dropped_tokens} old tokens dropped")
         return " · ".join(parts)

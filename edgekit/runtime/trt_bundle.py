@@ -1,30 +1,23 @@
-"""The engine of a bundle that this machine can run, opened as a session."""
+"""The engines of a bundle that this machine can run, opened as sessions."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from edgekit import contract
-from edgekit.errors import BundleError, EdgekitError, SessionError
-from edgekit.runtime.cuda import Cuda
-from edgekit.runtime.cuda_library import load_cuda
-from edgekit.runtime.engine_compatibility import (
-    Machine,
-    RegisteredPlugin,
-    check_engine,
-    check_engine_files,
-    check_plugins,
-    package,
-)
-from edgekit.runtime.trt_engine import open_engine
+from edgekit.errors import BundleError, SessionError
+from edgekit.runtime.drafting.trt_draft_session import TrtDraftSession
+from edgekit.runtime.engine_compatibility import RegisteredPlugin, check_engine_files, check_plugins
+from edgekit.runtime.trt_choice import chosen_engine
+from edgekit.runtime.trt_decoder_engine import DecoderEngine
+from edgekit.runtime.trt_engine import TrtEngine, open_engine
 from edgekit.runtime.trt_session import TrtSession
 
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle, EngineEntry
-
-#: The Python module of each backend; both have the same execution API.
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
 def open_session(
@@ -48,10 +41,11 @@ def open_session(
             "standard operators were asked for",
             "leave --operators out, or choose --backend cpu",
         )
-    entry, trt, cuda = _chosen(bundle, capacity)
+    chosen = chosen_engine(bundle, lambda entry: _check_capacity(entry, capacity, bundle))
+    entry, trt, cuda = chosen
     check_engine_files(bundle, entry)
     libraries = [bundle.file(name) for name in dict.fromkeys(plugin.library for plugin in entry.plugins)]
-    engine = open_engine(trt, bundle.file(entry.file), libraries)
+    engine = open_engine(DecoderEngine, trt, bundle.file(entry.file), libraries)
     cache = bundle.manifest.cache
     try:
         check_plugins(entry, _registered(engine.runtime), bundle.path)
@@ -62,65 +56,45 @@ def open_session(
             capacity_limit=min(cache.capacity_limit, entry.max_kv_cache_capacity),
             capacity=capacity,
             mask_of_slots=_mask_of_slots(bundle),
-            description=f"{entry.backend} {trt.__version__}, CUDA {cuda.runtime_version()}, engine {entry.name}",
+            description=chosen.description(),
         )
     except BaseException:
         engine.close()
         raise
 
 
-def _chosen(bundle: Bundle, capacity: int | None) -> tuple[EngineEntry, Any, Cuda]:
-    """The newest engine that this machine can run and that holds `capacity` tokens; its module and CUDA."""
-    if not bundle.manifest.engines:
-        raise BundleError(
-            "decoding with TensorRT needs an engine in the bundle",
-            f"{bundle.path} has none",
-            f"edgekit build {bundle.path} --device DEVICE",
-        )
-    refusals: list[EdgekitError] = []
-    for entry in reversed(bundle.manifest.engines):
-        try:
-            trt = _module(entry)
-            cuda = load_cuda()
-            gpu = cuda.gpu()
-            machine = Machine(
-                compute_capability=gpu.compute_capability if gpu else None,
-                backend=entry.backend,
-                backend_version=str(trt.__version__),
-                cuda_version=cuda.driver_version(),
-            )
-            check_engine(entry, machine, bundle.path)
-            _check_capacity(entry, capacity, bundle)
-        except EdgekitError as error:
-            refusals.append(error)
-            continue
-        return entry, trt, cuda
-    first, others = refusals[0], refusals[1:]
-    more = "".join(f"; {other.fact}" for other in others)
-    raise type(first)(first.rule, first.fact + more, first.next_step) from first
+def open_draft_session(bundle: Bundle, vocabulary: npt.NDArray[np.int64]) -> TrtDraftSession:
+    """A draft session over the newest draft engine of the bundle that this machine can run.
 
+    Args:
+        vocabulary: ids of the tokens that can be drafted, int64 [D], ascending.
 
-def _module(entry: EngineEntry) -> Any:
-    """The TensorRT module that runs an engine. Raises SessionError where it is not installed."""
-    name = MODULES.get(entry.backend)
-    if name is None:
-        raise BundleError(
-            f"an engine is one of {', '.join(MODULES)}",
-            f"{entry.name} is {entry.backend!r}",
-            "build it again with this version of edgekit",
-        )
+    Raises:
+        SessionError: TensorRT or the CUDA runtime is missing.
+        BundleError: the bundle has no engine, none of its draft heads, none for this machine, or one that is damaged or
+            not of this vocabulary: each with its reason.
+        DoesNotFit: memory ran out.
+    """
+    chosen = chosen_engine(bundle, lambda entry: _check_drafts(entry, bundle))
+    entry, trt, cuda = chosen
+    assert entry.draft is not None
+    # The decoder's files are read when that is opened. A draft graph has no operators of edgekit, and needs no plugin.
+    check_engine_files(bundle, entry, [entry.draft.file])
+    engine = open_engine(TrtEngine, trt, bundle.file(entry.draft.file))
     try:
-        module = import_module(name)
-        # A stub of the package index has the name alone.
-        if not hasattr(module, "Runtime"):
-            raise ImportError(f"{name} has no Runtime: it is a placeholder without TensorRT's libraries")
-    except (ImportError, OSError) as error:
-        raise SessionError(
-            f"engine {entry.name} needs {entry.backend} {entry.backend_version}",
-            str(error),
-            f"pip install {package(entry)} (on a Jetson it comes with JetPack, for the system's own Python)",
-        ) from error
-    return module
+        return TrtDraftSession(engine, cuda, vocabulary, description=chosen.description("draft engine"))
+    except BaseException:
+        engine.close()
+        raise
+
+
+def _check_drafts(entry: EngineEntry, bundle: Bundle) -> None:
+    if entry.draft is None:
+        raise BundleError(
+            "draft heads run in TensorRT by an engine of their own",
+            f"{entry.name} was built without one",
+            f"build both: edgekit build {bundle.path} --device {entry.device or 'DEVICE'}; or choose --draft ngram",
+        )
 
 
 def _check_capacity(entry: EngineEntry, capacity: int | None, bundle: Bundle) -> None:

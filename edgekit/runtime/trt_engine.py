@@ -10,9 +10,8 @@ import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from edgekit import contract
 from edgekit.contract import TensorSignature
 from edgekit.errors import BundleError, SessionError
 from edgekit.runtime.trt_log import logger
@@ -28,21 +27,6 @@ class Profile:
 
     index: int
     ranges: Mapping[str, tuple[Shape, Shape]]
-
-    @property
-    def most_batch(self) -> int:
-        """Most sequences."""
-        return self.ranges[contract.INPUT_IDS][1][0]
-
-    @property
-    def most_new(self) -> int:
-        """Most new tokens at once."""
-        return self.ranges[contract.INPUT_IDS][1][1]
-
-    @property
-    def most_tokens(self) -> int:
-        """Most tokens in all."""
-        return self.ranges[contract.ATTENTION_MASK][1][1]
 
     def fits(self, shapes: Mapping[str, Shape]) -> bool:
         """Whether it serves inputs of these shapes."""
@@ -103,7 +87,7 @@ class Context:
 
 
 class TrtEngine:
-    """A deserialised engine with a context for each of its profiles, made when first used.
+    """A deserialised engine, whatever its graph, with a context for each of its profiles, made when first used.
 
     Activations live in a context's own memory, sized for its profile: the decode profile's is small, and the two
     contexts never wait for each other's memory to be allocated again.
@@ -119,10 +103,8 @@ class TrtEngine:
         modes = {tensor: engine.get_tensor_mode(tensor) == trt.TensorIOMode.INPUT for tensor in tensors}
         self.inputs = [self._signature(tensor) for tensor in tensors if modes[tensor]]
         self.outputs = [self._signature(tensor) for tensor in tensors if not modes[tensor]]
-        #: Those that take the fewest new tokens first: the tightest fit is the fastest.
-        self.profiles = sorted(
-            (self._profile(i) for i in range(engine.num_optimization_profiles)), key=lambda profile: profile.most_new
-        )
+        #: The tightest first; in the engine's order where a subclass says nothing else.
+        self.profiles = [self._profile(i) for i in range(engine.num_optimization_profiles)]
 
     def _signature(self, name: str) -> TensorSignature:
         dtype = str(self._engine.get_tensor_dtype(name)).rsplit(".", 1)[-1]
@@ -136,30 +118,17 @@ class TrtEngine:
             fixed = tuple(int(size) for size in tensor.shape)
             varies = any(size < 0 for size in fixed)
             ranges[tensor.name] = (tuple(low), tuple(high)) if varies else (fixed, fixed)
-        if not {contract.INPUT_IDS, contract.ATTENTION_MASK} <= ranges.keys():
-            raise BundleError(
-                "a decoder's inputs and outputs must be those that edgekit writes",
-                f"{self.name}: it has {', '.join(sorted(ranges)) or 'no inputs'}",
-                "build the engine again: edgekit build BUNDLE --device DEVICE",
-            )
         return Profile(index, ranges)
 
-    @property
-    def most_tokens(self) -> int:
-        """Most tokens in all that every profile serves."""
-        return min(profile.most_tokens for profile in self.profiles)
-
-    def most_new(self, batch: int) -> int:
-        """Most new tokens at once for a batch. Raises SessionError where no profile serves the batch."""
-        serving = [profile.most_new for profile in self.profiles if batch <= profile.most_batch]
-        if not serving:
-            most = max(profile.most_batch for profile in self.profiles)
+    def check_batch(self, batch: int, name: str) -> None:
+        """Refuse a batch that no profile serves, by the first axis of input `name`. Raises SessionError."""
+        most = max(profile.sizes(name, 0)[1] for profile in self.profiles)
+        if batch > most:
             raise SessionError(
                 "a batch must be one that the engine was built for",
                 f"{batch} sequences were given, {self.name} serves {most} at most",
                 "build it for more: edgekit build BUNDLE --device DEVICE --max-batch-size N",
             )
-        return max(serving)
 
     def profile_for(self, shapes: Mapping[str, Shape]) -> Profile:
         """The tightest profile that serves these shapes. Raises SessionError where none does."""
@@ -208,13 +177,16 @@ class TrtEngine:
         self.runtime = None
 
 
-def open_engine(trt: Any, file: Path, libraries: Sequence[Path] = ()) -> TrtEngine:
-    """Deserialise an engine, after loading the libraries of its plugins. Their hashes are checked before: see
+Engine = TypeVar("Engine", bound=TrtEngine)
+
+
+def open_engine(kind: type[Engine], trt: Any, file: Path, libraries: Sequence[Path] = ()) -> Engine:
+    """Deserialise an engine of a kind, after loading the libraries of its plugins. Their hashes are checked before: see
     edgekit.runtime.engine_compatibility.
 
     Raises:
         SessionError: a library does not load.
-        BundleError: TensorRT does not take the engine.
+        BundleError: TensorRT does not take the engine, or it is not of this kind.
     """
     log = logger(trt)
     log.begin()
@@ -235,4 +207,4 @@ def open_engine(trt: Any, file: Path, libraries: Sequence[Path] = ()) -> TrtEngi
             f"{file}: {log.reason()}",
             "build it again on this machine: edgekit build BUNDLE --device DEVICE --rebuild",
         )
-    return TrtEngine(trt, engine, file.name, runtime)
+    return kind(trt, engine, file.name, runtime)

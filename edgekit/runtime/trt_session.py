@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit import contract
-from edgekit.errors import BundleError, DoesNotFit, EdgekitError, SessionError
+from edgekit.errors import SessionError
 from edgekit.runtime.cuda import Cuda
-from edgekit.runtime.session import Logits, Tokens
-from edgekit.runtime.signature import CacheGeometry, check_call, check_opening, check_rollback, decoder_signature
+from edgekit.runtime.session import Features, Logits, Tokens
+from edgekit.runtime.signature import (
+    CacheGeometry,
+    check_call,
+    check_opening,
+    check_rollback,
+    decoder_signature,
+    features_width,
+)
 from edgekit.runtime.trt_cache import ConcatCache, SharedCache, TrtCache
-from edgekit.runtime.trt_engine import Context, Profile, TrtEngine
+from edgekit.runtime.trt_decoder_engine import DecoderEngine
+from edgekit.runtime.trt_engine import Context, Profile
 from edgekit.runtime.trt_graphs import StepGraphs
 from edgekit.runtime.trt_memory import DeviceBuffers, Pinned
+from edgekit.runtime.trt_outputs import StepOutputs
+from edgekit.runtime.trt_running import running
 
 _ID = np.dtype(np.int64).itemsize
 #: A mask of slots is lengthened by so many at a time: attention reads at most that many keys in vain, and the shapes of
@@ -29,13 +38,16 @@ class TrtSession:
 
     B batch, S new tokens, T = length + S, K kept positions, V vocabulary. A call with more tokens than the engine
     takes at once is cut into pieces.
+
+    Attributes:
+        features: see DecoderSession.features.
     """
 
     name = "tensorrt"
 
     def __init__(
         self,
-        engine: TrtEngine,
+        engine: DecoderEngine,
         cuda: Cuda,
         *,
         cache_kind: str,
@@ -60,7 +72,11 @@ class TrtSession:
         self.capacity = check_opening(cache_kind, capacity, min(capacity_limit, engine.most_tokens))
         self._described = description
         geometry, self.vocab = decoder_signature(engine.inputs, engine.outputs, engine.name)
-        self._engine: TrtEngine | None = engine
+        self._widths = {contract.LOGITS: self.vocab}
+        if width := features_width(engine.outputs, engine.name):
+            self._widths[contract.DRAFT_FEATURES] = width
+        self.features: Features | None = None
+        self._engine: DecoderEngine | None = engine
         self._cuda = cuda
         self._stream = cuda.stream()
         if cache_kind == contract.CACHE_SHARED:
@@ -74,14 +90,12 @@ class TrtSession:
         #: On the GPU, for the current batch: token ids and the attention mask.
         self._inputs = DeviceBuffers(cuda)
         self._inputs_batch = 0
-        self._logits = DeviceBuffers(cuda)
-        self._logits_bytes = 0
-        #: On the host: token ids, logits, and a place for each number of positions to keep, so that what TensorRT
+        self._outputs = StepOutputs(cuda, {name: (width,) for name, width in self._widths.items()})
+        #: On the host: token ids, the mask, and a place for each number of positions to keep, so that what TensorRT
         #: reads from there never changes under it.
         self._ids: Pinned | None = None
         self._mask: Pinned | None = None
-        self._read: Pinned | None = None
-        self._keeps = Pinned(cuda, (max(profile.most_new for profile in engine.profiles) + 1,), np.int64)
+        self._keeps = Pinned(cuda, (engine.longest_piece + 1,), np.int64)
         self._keeps.array[:] = np.arange(len(self._keeps.array))
 
     @property
@@ -109,29 +123,26 @@ class TrtSession:
         )
         before, most = self.length, self._engine.most_new(batch)
         kept = min(keep, new) or new
-        logits = np.empty((batch, kept, self.vocab), np.float32)
+        found = {name: np.empty((batch, kept, width), np.float32) for name, width in self._widths.items()}
         try:
-            self._prepare(batch, most)
-            for start in range(0, new, most):
-                end = min(start + most, new)
-                # The positions of this piece whose logits are wanted; at least one is computed.
-                first = max(start, new - kept)
-                piece = self._step(tokens[:, start:end], max(1, end - first))
-                if end > first:
-                    logits[:, first - (new - kept) : end - (new - kept)] = piece
-        except BaseException as error:
-            # What was enqueued may still be running: nothing may change under it. Its error is the one at hand.
-            with contextlib.suppress(EdgekitError):
-                self._cuda.synchronize(self._stream)
+            with running(self._cuda, self._stream, f"processing {new} tokens after {before}"):
+                self._prepare(batch, most)
+                for start in range(0, new, most):
+                    end = min(start + most, new)
+                    # The positions of this piece whose logits are wanted; at least one is computed.
+                    first = max(start, new - kept)
+                    piece = self._step(tokens[:, start:end], max(1, end - first))
+                    if end > first:
+                        for name, values in piece.items():
+                            found[name][:, first - (new - kept) : end - (new - kept)] = values
+        except BaseException:
             self._cache.rollback(before)
-            if isinstance(error, EdgekitError):
-                raise _while(error, f"processing {new} tokens after {before}") from error
             raise
-        self._batch = batch
-        return logits
+        self._batch, self.features = batch, found.get(contract.DRAFT_FEATURES)
+        return found[contract.LOGITS]
 
-    def _step(self, tokens: Tokens, kept: int) -> npt.NDArray[np.float32]:
-        """Append tokens [B, S] that one profile takes; the logits [B, kept, V], valid until the next step."""
+    def _step(self, tokens: Tokens, kept: int) -> dict[str, npt.NDArray[np.float32]]:
+        """Append tokens [B, S] that one profile takes; the outputs [B, kept, width], valid until the next step."""
         engine, ids = self._engine, self._ids
         assert engine is not None
         assert ids is not None
@@ -149,7 +160,7 @@ class TrtSession:
         for name, shape in shapes.items():
             context.shape(name, shape)
         self._cache.bind(context)
-        read = self._bound(context, profile, batch, kept)
+        self._bind(context, profile, batch, kept)
         ids.array[: batch * new] = tokens.ravel()
         if self._mask_of_slots:
             mask = self._mask_for(self.length + new, batch, columns)
@@ -159,7 +170,7 @@ class TrtSession:
             if self._mask_of_slots:
                 self._cuda.copy(self._inputs.addresses[1], mask.address, batch * columns * _ID, self._stream)
             context.enqueue(self._stream)
-            self._cuda.copy(read.address, self._logits.addresses[0], batch * kept * self.vocab * 4, self._stream)
+            self._outputs.copy(batch * kept, self._stream)
 
         if self._graphs is None or new > 1:
             enqueue()
@@ -168,8 +179,7 @@ class TrtSession:
             self._graphs.run(key, enqueue, lambda: context.capturable(self._stream))
         self._cuda.synchronize(self._stream, "run the engine")
         self._cache.accept(new)
-        found: npt.NDArray[np.float32] = read.array[: batch * kept * self.vocab].reshape(batch, kept, self.vocab)
-        return found
+        return self._outputs.arrays((batch, kept))
 
     def _columns(self, new: int) -> int:
         """The length of the attention mask for a step of `new` tokens: of one token, the same for many steps."""
@@ -186,22 +196,13 @@ class TrtSession:
         mask[:, total:] = -1
         return self._mask
 
-    def _bound(self, context: Context, profile: Profile, batch: int, kept: int) -> Pinned:
-        """Set the addresses of everything but the cache; where the logits will be read from."""
+    def _bind(self, context: Context, profile: Profile, batch: int, kept: int) -> None:
+        """Set the addresses of everything but the cache."""
         context.address(contract.INPUT_IDS, self._inputs.addresses[0])
         context.address(contract.ATTENTION_MASK, self._inputs.addresses[1])
         context.address(contract.LOGITS_TO_KEEP, self._keeps.address + kept * _ID)
-        read = self._room_for_logits(batch * kept * self.vocab * 4)
-        context.address(contract.LOGITS, self._logits.addresses[0])
-        expected = (batch, kept, self.vocab)
-        found = context.output_shape(contract.LOGITS)
-        if found != expected:
-            raise BundleError(
-                "an engine must give the logits of the positions that are asked for",
-                f"{contract.LOGITS} would be {list(found)} and not {list(expected)} in profile {profile.index}",
-                "build the engine again: edgekit build BUNDLE --device DEVICE --rebuild",
-            )
-        return read
+        self._outputs.make_room(batch * kept, self._forget_graphs)
+        self._outputs.bind(context, profile, (batch, kept))
 
     def _prepare(self, batch: int, most_new: int) -> None:
         """Have inputs for a batch: room for its tokens, and a mask of ones."""
@@ -221,19 +222,6 @@ class TrtSession:
         self._cuda.copy(self._inputs.addresses[1], self._mask.address, self._mask.bytes, self._stream)
         self._cuda.synchronize(self._stream, "write the attention mask")
         self._inputs_batch = batch
-
-    def _room_for_logits(self, size: int) -> Pinned:
-        """Have at least `size` bytes for logits on the GPU, and pinned ones to read them from."""
-        if self._read is None or self._logits_bytes < size:
-            self._logits_bytes = 0
-            self._forget_graphs()
-            if self._read is not None:
-                self._read.free()
-                self._read = None
-            self._logits.allocate([size])
-            self._read = Pinned(self._cuda, (size // 4,), np.float32)
-            self._logits_bytes = size
-        return self._read
 
     def _forget_graphs(self) -> None:
         """Before buffers move: graphs hold their addresses."""
@@ -257,9 +245,10 @@ class TrtSession:
         self._engine.close()
         self._engine = None
         self._cache.free()
-        for buffers in (self._inputs, self._logits):
-            buffers.free()
-        for pinned in (self._ids, self._mask, self._read, self._keeps):
+        self._inputs.free()
+        self._outputs.free()
+        self.features = None
+        for pinned in (self._ids, self._mask, self._keeps):
             if pinned is not None:
                 pinned.free()
         self._cuda.destroy_stream(self._stream)
@@ -269,7 +258,7 @@ class TrtSession:
         return self._cache.arrays(self._stream)
 
 
-def _slots(engine: TrtEngine, geometry: CacheGeometry, capacity: int) -> int:
+def _slots(engine: DecoderEngine, geometry: CacheGeometry, capacity: int) -> int:
     """Tokens that buffers written in place have room for: what every profile takes, and at least `capacity`."""
     first = geometry.tensors[0]
     sizes = [profile.sizes(first.past, first.form.axis) for profile in engine.profiles]
@@ -282,9 +271,3 @@ def _slots(engine: TrtEngine, geometry: CacheGeometry, capacity: int) -> int:
             f"choose --max-context {high} or less, or build it for more: edgekit build BUNDLE --device DEVICE --help",
         )
     return slots
-
-
-def _while(error: EdgekitError, doing: str) -> EdgekitError:
-    """The error with what was being done in its fact."""
-    kind = next(kind for kind in (DoesNotFit, BundleError, SessionError, EdgekitError) if isinstance(error, kind))
-    return kind(error.rule, f"while {doing}: {error.fact}", error.next_step)

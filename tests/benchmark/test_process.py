@@ -11,6 +11,7 @@ import pytest
 
 from edgekit.benchmark import process as module
 from edgekit.benchmark.process import run_worker
+from edgekit.benchmark.run import BenchmarkOptions, options_within
 from edgekit.benchmark.worker import Request, serve
 from edgekit.errors import BundleError, DoesNotFit, SessionError
 from edgekit.progress import SilentProgress
@@ -29,6 +30,17 @@ class Recorded(SilentProgress):
 
     def advance(self, n: int = 1) -> None:
         self.calls.append((n,))
+
+
+@pytest.mark.parametrize("context", [2, 33, 256, 1056, 8192])
+def test_lengths_that_a_context_holds(context: int) -> None:
+    options, usual = options_within(context), BenchmarkOptions()
+    assert max(options.prompt_tokens) <= context
+    assert max(options.depths) + options.decode_tokens <= context
+    if context >= 1056:
+        assert options == usual
+    if context == 256:
+        assert (options.prompt_tokens, options.depths) == ((128, 256), (128, 224))
 
 
 def test_a_request_survives_the_pipe() -> None:

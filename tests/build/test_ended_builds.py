@@ -111,6 +111,39 @@ def test_the_system_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
         build_in_process(JOB)
 
 
+def test_a_command_that_is_killed_leaves_no_builder_and_the_next_one_works(bundle: Bundle, tmp_path: Path) -> None:
+    made = copied(bundle, tmp_path / "place" / "bundle")
+    arguments = [sys.executable, "-m", "edgekit.cli.main", "build", str(made.path), "--device", "rtx-4090"]
+    arguments += ["--max-kv-cache-capacity", "32", "--progress", "json"]
+    started = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert started.stderr is not None
+    children: list[int] = []
+    for line in started.stderr:
+        if line.startswith("{") and json.loads(line)["phase"] == "Building engine":
+            children = processes_of(started.pid)
+            started.kill()
+            break
+    started.communicate(timeout=60)
+    assert children
+    # At once: TensorRT may hold Python for minutes, in which no thread of the builder could see that it is alone.
+    deadline = time.monotonic() + 2
+    while any(_runs(child) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_runs(child) for child in children)
+    assert read_manifest(made.path).manifest_sha256 == bundle.manifest_sha256
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert [engine.name for engine in read_manifest(made.path).manifest.engines] == ["sm89-fp16"]
+    assert [path.name for path in made.path.parent.iterdir()] == ["bundle"], "what the killed one left is gone"
+
+
+def _runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize("after", ["first line", "engine"])
 def test_ctrl_c(bundle: Bundle, tmp_path: Path, after: str) -> None:
     made = copied(bundle, tmp_path / "place" / "bundle")

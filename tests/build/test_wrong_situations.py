@@ -23,6 +23,7 @@ from onnx import helper
 from edgekit.build import preflight
 from edgekit.build.bundle_engine import engine_from_bundle, prepared_build
 from edgekit.build.engine_cache import EngineCache
+from edgekit.build.graph_build import check_versions
 from edgekit.bundle import Bundle, read_bundle
 from edgekit.bundle.extend import _check_writable
 from edgekit.bundle.manifest import OperatorUse
@@ -251,6 +252,19 @@ def test_a_plugin_library_that_is_not_there(bundle: Bundle, tmp_path: Path) -> N
     says(error, BuildError, "libnone.so does not exist", "leave --plugin-library out")
 
 
+def test_a_plugin_library_for_another_processor(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = with_manifest(bundle, operators=(OperatorUse("TPAAttention", 1, 2),))
+    monkeypatch.setattr(preflight.platform, "machine", lambda: "x86_64")
+    error = refused(made, device="dgx-spark", backend="tensorrt-rtx")
+    says(error, BuildError, "so both have one processor", "has an aarch64 processor, this machine x86_64", "-o KIT")
+    # Without a library of ours nothing is known to be wrong, and it is said that nothing is known.
+    prepared = prepared_build(bundle, request("dgx-spark", backend="tensorrt-rtx"))
+    assert "whether this engine loads there was not tried" in prepared.note
+    monkeypatch.setattr(preflight.platform, "machine", lambda: "aarch64")
+    assert preflight.check_processor(made, device_profile("dgx-spark")) == ""
+    assert preflight.check_processor(made, device_profile("rtx-4090")) == ""
+
+
 def test_a_plugin_library_that_is_none(bundle: Bundle, tmp_path: Path) -> None:
     library = tmp_path / "libbroken.so"
     library.write_bytes(b"no library")
@@ -260,14 +274,10 @@ def test_a_plugin_library_that_is_none(bundle: Bundle, tmp_path: Path) -> None:
     assert not read_bundle(bundle.path).manifest.engines
 
 
-def test_a_plugin_of_another_version(bundle: Bundle) -> None:
-    from edgekit.build.bundle_engine import _check_versions
-
-    made = with_manifest(bundle, operators=(OperatorUse("TPAAttention", 2, 5),))
-    prepared: Any = SimpleNamespace(bundle=made)
+def test_a_plugin_of_another_version() -> None:
     facts = {"plugins": [{"name": "TPAAttention", "version": "1"}]}
     with pytest.raises(BuildError, match="the graph has TPAAttention version 2, the library version 1"):
-        _check_versions(prepared, facts)
+        check_versions([OperatorUse("TPAAttention", 2, 5)], facts)
 
 
 def test_no_compiler_for_plugins(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,3 +117,76 @@ def test_older_schema_asks_for_a_new_export(paper_bundle: Callable[..., Path]) -
     with pytest.raises(BundleError) as caught:
         read_bundle(bundle)
     assert "edgekit export" in caught.value.next_step
+
+
+DRAFT: dict[str, Any] = {
+    "file": "draft.onnx",
+    "data": ["draft.onnx.data"],
+    "vocabulary": "draft_vocabulary.npy",
+    "vocabulary_size": 16,
+    "tokens": 4,
+    "rank": 8,
+    "components": 2,
+    "feature_layers": [1, 2],
+    "acceptance": {"greedy": [0.8, 0.6, 0.5, 0.4]},
+}
+
+
+def with_draft(document: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The document with draft heads and their files."""
+    draft = {**DRAFT, "features": 2 * document["model"]["hidden_size"], **changes}
+    names = ["draft.onnx", "draft.onnx.data", "draft_vocabulary.npy"]
+    files = [{"name": name, "bytes": 1, "sha256": "0" * 64} for name in names]
+    return {**document, "draft": draft, "files": [*document["files"], *files]}
+
+
+def test_bundles_without_draft_heads_and_older_ones_have_none(document: dict[str, Any]) -> None:
+    assert Manifest.from_dict(document).draft is None
+    assert Manifest.from_dict({**document, "draft": None}).draft is None
+
+
+def test_draft_heads_are_typed(document: dict[str, Any]) -> None:
+    draft = Manifest.from_dict(with_draft(document)).draft
+    assert draft is not None
+    assert (draft.tokens, draft.rank, draft.components, draft.vocabulary_size) == (4, 8, 2, 16)
+    assert draft.feature_layers == (1, 2)
+    assert draft.files == ("draft.onnx", "draft.onnx.data", "draft_vocabulary.npy")
+    assert draft.acceptance == {"greedy": [0.8, 0.6, 0.5, 0.4]}
+    unmeasured = Manifest.from_dict(with_draft(document, acceptance=None)).draft
+    assert unmeasured is not None
+    assert unmeasured.acceptance is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("file", "../draft.onnx", "may only name files below its bundle"),
+        ("data", "draft.onnx.data", "draft.data must be a list"),
+        ("vocabulary", 3, "draft.vocabulary must be a text"),
+        ("vocabulary_size", 0, "draft.vocabulary_size must be an integer of 1 or more"),
+        ("tokens", 0, "draft.tokens must be an integer of 1 or more"),
+        ("rank", "8", "draft.rank must be an integer"),
+        ("components", 9, "draft.components must be at most the rank, 8"),
+        ("feature_layers", [1, -2], "draft.feature_layers must be a list of integers"),
+        ("feature_layers", [1], "draft.features must be 1 layers of"),
+        ("features", 7, "draft.features must be 2 layers of"),
+        ("acceptance", [0.8], "draft.acceptance must be an object or null"),
+    ],
+)
+def test_malformed_draft_heads_are_refused(document: dict[str, Any], field: str, value: object, named: str) -> None:
+    with pytest.raises(BundleError, match=named):
+        Manifest.from_dict(with_draft(document, **{field: value}))
+
+
+@pytest.mark.parametrize("field", [name for name in DRAFT if name != "acceptance"])
+def test_missing_fields_of_draft_heads_are_named(document: dict[str, Any], field: str) -> None:
+    broken = with_draft(document)
+    del broken["draft"][field]
+    with pytest.raises(BundleError, match=f"draft.{field} is missing"):
+        Manifest.from_dict(broken)
+
+
+def test_draft_heads_must_be_listed(document: dict[str, Any]) -> None:
+    with pytest.raises(BundleError, match="every file of its draft heads") as caught:
+        Manifest.from_dict(with_draft(document, vocabulary="other.npy"))
+    assert "other.npy is not listed" in caught.value.fact

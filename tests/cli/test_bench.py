@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from edgekit.bundle import Bundle, read_sidecar, write_sidecar
+from edgekit.bundle import Bundle, read_bundle, read_sidecar, write_sidecar
 from edgekit.checkpoint import open_checkpoint
 from edgekit.cli.bench import command
 from edgekit.errors import EdgekitError
+from tests.chat.tiny_bundle import write_tiny_bundle
+from tests.device.recorded import TEGRASTATS_ORIN_NANO
 from tests.parity.tiny_models import export, write_checkpoint
 
 SHORT = ["--prompt-tokens", "20,50", "--depth", "30", "--decode-tokens", "5", "--repetitions", "2", "--threads", "1"]
@@ -95,6 +98,35 @@ def test_it_is_kept_and_shown(report: dict[str, Any], bundle: Bundle) -> None:
     assert ("noise: other processes" in result.stdout) is (kept["others_cpu_share"] is not None)
 
 
+def test_without_a_sensor_there_is_no_power_and_it_is_said(report: dict[str, Any], bundle: Bundle) -> None:
+    if shutil.which("tegrastats"):
+        pytest.skip("this machine has one")
+    assert report["telemetry"]["missing"].startswith("no tegrastats on the PATH")
+    assert report["telemetry"]["mean_power_w"] is None
+    assert report["decodes"][0]["tokens_per_joule"] is None
+    (line,) = (line for line in invoke(bundle).stdout.splitlines() if line.startswith("power"))
+    assert line == f"power: not measured: {report['telemetry']['missing']}"
+
+
+def test_with_a_sensor_power_and_tokens_per_joule_are_told(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tegrastats that always shows 4.968 W for the module."""
+    program = tmp_path / "tegrastats"
+    line = f"print({TEGRASTATS_ORIN_NANO!r}, flush=True)"
+    program.write_text(f"#!{sys.executable}\nimport time\nwhile True:\n    {line}\n    time.sleep(0.02)\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    result = invoke(bundle, "--json", "--repetitions", "60", "--decode-tokens", "200")
+    assert result.exception is None, result.exception
+    found = json.loads(result.stdout)
+    assert found["telemetry"]["source"] == "tegrastats, VDD_IN"
+    assert found["telemetry"]["mean_power_w"] == pytest.approx(4.968)
+    (decode,) = found["decodes"]
+    seconds = decode["s_per_token"]["mean"]
+    assert decode["tokens_per_joule"] == pytest.approx(1 / (4.968 * seconds), rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("sidecar", "words"),
     [
@@ -158,3 +190,93 @@ def test_the_worker_needs_the_runtime_only(bundle: Bundle) -> None:
     loaded = set(json.loads(done.stdout))
     assert "onnxruntime" in loaded
     assert not loaded & {"torch", "onnx", "transformers", "rich", "tokenizers", "edgekit.parity", "edgekit.models"}
+
+
+@pytest.fixture(scope="module")
+def talkative(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Has a chat template."""
+    made = read_bundle(write_tiny_bundle(tmp_path_factory.mktemp("talkative") / "bundle"))
+    write_sidecar(made, "parity", {"passed": True, "failure": None})
+    return made
+
+
+@pytest.fixture(scope="module")
+def drafted(talkative: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """With a draft model that is the model itself, so that every draft is right."""
+    prompts = tmp_path_factory.mktemp("prompts") / "mine.jsonl"
+    prompts.write_text('{"turns": ["one", "two"], "category": "a"}\n{"turns": ["three"]}\n')
+    choices = [
+        "--draft",
+        str(talkative.path),
+        "--draft-tokens",
+        "3",
+        "--prompts",
+        str(prompts),
+        "--answer-tokens",
+        "20",
+    ]
+    result = invoke(talkative, "--json", *choices)
+    assert result.exception is None, result.exception
+    found: dict[str, Any] = json.loads(result.stdout)["draft"]
+    return found
+
+
+def test_drafts_are_timed_beside_plain_decoding(drafted: dict[str, Any]) -> None:
+    assert [(group["group"], group["answers"]) for group in drafted["groups"]] == [("a", 2), ("mine", 1)]
+    assert len(drafted["answers"]) == 3
+    for answer in drafted["answers"]:
+        assert answer["agreement"]["identical"]
+        assert answer["agreement"]["tokens"] == answer["tokens"] > 1
+        assert answer["speed_up"] == pytest.approx(answer["drafted_tokens_per_s"] / answer["plain_tokens_per_s"])
+    group = drafted["groups"][0]
+    source = group["draft"]["sources"]["model"]
+    assert source["accepted"] == source["drafted"] > 0
+    assert set(source["acceptance_by_position"]) == {1.0}
+    assert group["draft"]["tokens_per_step"] > 3
+    assert group["speed_up"]["quartiles"][1] == pytest.approx(group["speed_up"]["median"])
+
+
+def test_blocks_are_timed_up_to_the_longest_draft(drafted: dict[str, Any]) -> None:
+    assert [row["positions"] for row in drafted["blocks"]] == [1, 2, 3, 4]
+    assert drafted["blocks"][0]["ratio"] == 1.0
+    for row in drafted["blocks"]:
+        assert row["depth"] == 256
+        assert len(row["step_s"]["samples"]) == 8
+
+
+def test_drafts_are_kept_and_shown(drafted: dict[str, Any], talkative: Bundle) -> None:
+    kept = read_sidecar(talkative, "bench")
+    assert kept is not None
+    assert kept["draft"]["groups"] == drafted["groups"]
+    assert kept["settings"]["draft"] == str(talkative.path)
+    prompts = talkative.path.parent / "one.jsonl"
+    prompts.write_text('{"turns": ["one two three one two three"]}\n')
+    result = invoke(talkative, "--draft", "ngram", "--prompts", str(prompts), "--answer-tokens", "12")
+    assert result.exception is None, result.exception
+    assert "tokens a step" in result.stdout
+    assert "a step of so many positions (and over one of 1): 1: " in result.stdout
+    assert "differ from plain" not in result.stdout
+    without = invoke(talkative, "--json")
+    assert json.loads(without.stdout)["draft"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--answer-tokens", "9"], 2, "--answer-tokens has no effect without --draft"),
+        (["--draft-tokens", "2"], 2, "--draft-tokens has no effect without --draft"),
+        (["--draft", "off"], 2, "leave it out"),
+        (["--draft", "eagle"], 2, "there is no directory eagle"),
+        (["--draft", "ngram", "--prompts", "absent.jsonl"], 2, "absent.jsonl"),
+    ],
+)
+def test_drafts_that_cannot_be_measured(talkative: Bundle, arguments: list[str], code: int, words: str) -> None:
+    result = invoke(talkative, *arguments)
+    assert result.exit_code == code
+    assert words in result.stderr
+
+
+def test_drafts_of_heads_that_are_not_there(talkative: Bundle) -> None:
+    result = invoke(talkative, "--draft", "cp")
+    assert isinstance(result.exception, EdgekitError)
+    assert "edgekit draft train" in result.exception.next_step

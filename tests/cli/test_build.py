@@ -47,7 +47,9 @@ def test_build_inspect_verify(bundle: Path) -> None:
     assert "sm89-fp16" in lines[0]
     assert "a tensorrt-rtx 1.7" in lines[0]
     assert lines[-2] == f"{bundle}/engines/sm89-fp16/model.engine: built and put into the bundle"
-    assert "estimated: about" in result.stderr
+    assert re.search(r"^planned: .* s \(.*\), \d+ MB \(.*\) of memory of .* available, engine of", result.stderr, re.M)
+    assert re.search(r"^build time +[\d.]+ s \(.* to .*\) +[\d.]+ s +[\d.]+$", result.stdout, re.M)
+    assert re.search(r"^peak memory +\d+ MB \(.* to .*\) +\d+ MB +[\d.]+$", result.stdout, re.M)
     assert "building engine ..." in result.stderr
     shown = CliRunner().invoke(inspect, [str(bundle)])
     assert re.search(r"^  serves +1 x 32 tokens, 8 new at once$", shown.output, re.MULTILINE)
@@ -67,6 +69,10 @@ def test_json(bundle: Path) -> None:
     result = build(bundle, "--json", "--progress", "json")
     document = json.loads(result.stdout)
     assert (document["from"], document["engine"]["compute_capabilities"]) == ("built", ["89"])
+    for name, fact in (("seconds", "build_seconds"), ("peak_memory_bytes", "build_peak_memory_bytes")):
+        pair = document["build"][name]
+        assert pair["measured"] == document["engine"][fact]
+        assert pair["measured_over_planned"] == pytest.approx(pair["measured"] / pair["planned"]["value"])
     events = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
     assert {"start", "end", "memory"} <= {event["event"] for event in events}
     assert all(event["peak_memory_bytes"] >= event["memory_bytes"] for event in events)
@@ -86,7 +92,8 @@ def test_a_dry_run_builds_nothing(bundle: Path) -> None:
         "max_kv_cache_capacity": 32,
         "max_draft_len": 4,
     }
-    assert document["estimate"]["peak_memory_bytes"] > 0
+    assert document["planned"]["memory"]["value"] > 235e6
+    assert document["seconds_before"] is None
     assert "max input len 8" in build(bundle, "--dry-run").stdout
     assert sorted(path.name for path in bundle.iterdir()) == before
 
@@ -102,6 +109,7 @@ def test_the_exit_code_and_three_lines_of_an_error(bundle: Path) -> None:
 def test_time_that_is_left() -> None:
     assert remaining(3.0, 10.0) == 7.0
     assert remaining(10.0, 10.0) is None
+    assert remaining(1.0, None) is None
 
 
 def test_a_bar_is_drawn_where_a_person_looks_on() -> None:
@@ -114,3 +122,19 @@ def test_a_bar_is_drawn_where_a_person_looks_on() -> None:
         watch(Tick("Building engine", "start", 6, 1.0, 2_500_000_000, 2_500_000_000))
         watch(Tick("Building engine", "step", 2, 4.0, 2_500_000_000, 2_500_000_000))
     assert "building engine 2/6" in stream.getvalue() or "built" in stream.getvalue()
+
+
+@pytest.mark.parametrize("how", ["bar", "plain", "json"])
+def test_no_time_is_made_up_where_none_is_planned(how: str) -> None:
+    import io
+
+    from edgekit.build.process import Tick
+
+    stream = io.StringIO()
+    with displayed_build(how, None, stream) as watch:
+        watch(Tick("Building engine", "start", 6, 1.0, 2_500_000_000, 2_500_000_000))
+    shown = stream.getvalue()
+    assert "uilding engine" in shown or "built" in shown
+    assert " left" not in shown
+    if how == "json":
+        assert json.loads(shown)["remaining_seconds"] is None

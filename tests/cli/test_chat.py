@@ -69,6 +69,19 @@ def test_a_turn_of_several_lines(chat: Any, bundle: Bundle, tmp_path: Path) -> N
     assert said[0::2] == ["one\ntwo", "x\n\ny"]
 
 
+def test_stats_tell_of_drafts(chat: Any, bundle: Bundle) -> None:
+    """A model that drafts for itself is always right; each answer after the first goes on with what was learned."""
+    arguments = ["-n", "20", "--temperature", "0", "--draft", str(bundle.path), "--draft-tokens", "3"]
+    code, out, err = chat(bundle.path, *arguments, lines="one\n/stats\ntwo\n/stats\n")
+    assert code == 0
+    assert "model: accepted by position 100% 100% 100%" in err
+    assert "steps by tokens drafted" in err
+    assert "all answers so far: " in err
+    plain, plain_out, plain_err = chat(bundle.path, *arguments[:4], "--draft", "off", lines="one\n/stats\ntwo\n")
+    assert (plain, plain_out) == (0, out)
+    assert "draft" not in plain_err
+
+
 def test_quit_ends_it(chat: Any, bundle: Bundle) -> None:
     assert chat(bundle.path, lines="/quit\none\n") == (0, "", "")
 

@@ -143,7 +143,10 @@ def test_parity_eval_and_inspect(folder: Path) -> None:
     assert "KV cache" not in run("inspect", folder / "checkpoint").stdout
 
 
-@pytest.mark.parametrize("arguments", [("parity", "--tokens", "3"), ("eval", "--context", "8"), ("eval", "--restart")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("parity", "--tokens", "3"), ("parity", "--draft", __file__), ("eval", "--context", "8"), ("eval", "--restart")],
+)
 def test_options_without_effect_are_refused(folder: Path, arguments: tuple[str, ...]) -> None:
     result = run(arguments[0], folder / "bundle", *arguments[1:])
     assert result.exit_code == 2

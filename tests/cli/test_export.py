@@ -19,10 +19,13 @@ from click.testing import CliRunner, Result
 
 import edgekit
 from edgekit.bundle import read_bundle
+from edgekit.checkpoint import open_checkpoint
 from edgekit.cli.export import command
 from edgekit.cli.export_report import require_space, size
+from edgekit.draft.head_file import write_heads
 from edgekit.errors import BundleError, CheckpointError, DoesNotFit, ExportError
 from edgekit.export.options import ExportOptions
+from tests.export.tiny_heads import tiny_heads
 from tests.parity.tiny_models import write_checkpoint
 
 EDGEKIT = [sys.executable, "-m", "edgekit.cli.main"]
@@ -203,6 +206,37 @@ def test_the_stated_patterns_are_those_of_an_export() -> None:
     row = re.search(r"^\| `\[quantization\] keep_8bit` \| [^|]*?`(\[.*?\])` \|", README.read_text(), re.MULTILINE)
     assert row is not None
     assert tuple(json.loads(row[1])) == default
+
+
+def test_draft_heads_go_into_the_bundle_and_are_told(checkpoint: Path, tmp_path: Path) -> None:
+    opened = open_checkpoint(checkpoint)
+    heads = tiny_heads(opened.config["vocab_size"], record={"model": {"files": [{"sha256": "0" * 64}]}})
+    write_heads(tmp_path / "heads.safetensors", heads)
+    arguments = ["--dtype", "int8", "--draft", str(tmp_path / "heads.safetensors"), "--draft-components", "3"]
+    result = _export(checkpoint, tmp_path / "bundle", *arguments)
+    assert result.exit_code == 0, result.exception
+    draft = read_bundle(tmp_path / "bundle", verify="full").manifest.draft
+    assert draft is not None
+    assert (draft.tokens, draft.rank, draft.components) == (3, 4, 3)
+    table = _table(result)
+    assert table["draft heads"] == "3 tokens out of 90, 3 of 4 components"
+    assert table["draft rule quantize_linear"] == "fired 8, refused 1: mixture.weight is not quantised"
+    assert "heads.safetensors was trained on another checkpoint of the same sizes" in result.stderr
+
+
+def test_components_without_heads_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    result = _export(checkpoint, tmp_path / "bundle", "--dtype", "fp32", "--draft-components", "2")
+    assert result.exit_code == 2
+    assert "--draft-components has no effect without --draft" in result.stderr
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_heads_of_another_model_leave_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    write_heads(tmp_path / "heads.safetensors", tiny_heads(200, hidden_size=32))
+    result = _export(checkpoint, tmp_path / "bundle", "--dtype", "fp32", "--draft", str(tmp_path / "heads.safetensors"))
+    assert isinstance(result.exception, ExportError)
+    assert "hidden size of 32" in result.exception.fact
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_every_option_of_an_export_can_be_chosen() -> None:

@@ -122,6 +122,37 @@ def test_the_quantisation_of_a_bundle(tmp_path: Path, paper_draft: Callable[[Pat
     assert "int4 10, int8 2" in result.stdout
 
 
+def test_the_draft_heads_of_a_bundle(tmp_path: Path, paper_draft: Callable[[Path], dict[str, object]]) -> None:
+    with write_bundle(tmp_path / "bundle") as draft:
+        draft.manifest.update(paper_draft(draft.path))
+        for name in ("draft.onnx", "draft.onnx.data", "draft_vocabulary.npy"):
+            (draft.path / name).write_bytes(b"0")
+        hidden: int = draft.manifest["model"]["hidden_size"]
+        draft.manifest["draft"] = {
+            "file": "draft.onnx",
+            "data": ["draft.onnx.data"],
+            "vocabulary": "draft_vocabulary.npy",
+            "vocabulary_size": 8192,
+            "tokens": 4,
+            "rank": 8,
+            "components": 2,
+            "feature_layers": [1, 2],
+            "features": 2 * hidden,
+            "acceptance": {"greedy": [0.75, 0.5]},
+        }
+    rows = dict(line.split("  ", 1) for line in invoke_rows(tmp_path / "bundle"))
+    assert rows["draft heads"].strip() == "4 tokens out of 8,192, in draft.onnx"
+    assert rows["components"].strip() == "8, 2 computed"
+    assert rows["read"].strip() == "the residual stream after layers 1, 2"
+    assert rows["accepted, greedy"].strip().startswith("75 %, 50 % (as measured in training")
+
+
+def invoke_rows(path: Path) -> list[str]:
+    result = CliRunner().invoke(command, [str(path)])
+    assert result.exit_code == 0, result.exception
+    return [line.strip() for line in result.stdout.splitlines() if "  " in line.strip()]
+
+
 def test_a_bundle_as_json_is_its_manifest(paper_bundle: Callable[..., Path]) -> None:
     path = paper_bundle()
     facts = json.loads(CliRunner().invoke(command, [str(path), "--json"]).stdout)

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgekit.cli.plan import command
-from edgekit.errors import CheckpointError, DeviceError, DoesNotFit
+from edgekit.errors import CheckpointError, DeviceError, DoesNotFit, EdgekitError
 
 MODELS = Path(__file__).parents[1] / "plan" / "models"
 LLAMA, SMOLLM2 = str(MODELS / "llama-2-7b.json"), str(MODELS / "smollm2-135m.json")
@@ -78,8 +78,32 @@ def test_a_page(tmp_path: Path) -> None:
     result = run(SMOLLM2, "--compare", f"{NANO},h100-sxm", "--html", str(page))
     assert result.exit_code == 0
     text = page.read_text()
-    assert text.startswith("<!doctype html>")
-    assert text.count("<svg") == 2
+    assert text.startswith("<!DOCTYPE html>")
+    # Two plots of both devices, one of each device, each for wide and narrow windows.
+    assert text.count("<svg") == 2 * (2 + 2)
+    assert run(SMOLLM2, "--device", NANO, "--html", str(page)).exit_code == 0, "its own page is replaced"
+
+
+@pytest.mark.parametrize("place", ["thesis.txt", "none/plan.html"])
+def test_a_page_takes_the_place_of_nothing_else(tmp_path: Path, place: str) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    result = run(SMOLLM2, "--device", NANO, "--html", str(tmp_path / place))
+    assert isinstance(result.exception, EdgekitError)
+    assert result.stdout == ""
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("names", ["", ",", " , "])
+def test_a_comparison_of_nothing(names: str) -> None:
+    result = run(SMOLLM2, "--compare", names)
+    assert result.exit_code == 2
+    assert "--compare needs names of devices" in result.stderr
+
+
+def test_a_prompt_that_the_context_cannot_hold() -> None:
+    result = run(SMOLLM2, "--device", NANO, "--context", "1000", "--prompt", "1001")
+    assert isinstance(result.exception, DeviceError)
+    assert "--prompt is 1,001, the context 1,000" in result.exception.fact
 
 
 def test_converted_attention() -> None:
@@ -168,3 +192,32 @@ def test_the_known_model_is_planned_from_its_file() -> None:
     written = json.loads(run(SMOLLM2, "--device", NANO, "--json").output)
     assert named["model"]["parameters"] == written["model"]["parameters"] == 134_515_008
     assert named["memory"] == written["memory"]
+
+
+def test_what_drafting_wins_on_each_device() -> None:
+    result = run(SMOLLM2, "--device", NANO, "--draft-tokens", "3", "--acceptance", "0.6")
+    assert result.exit_code == 0
+    # 1 + 0.6 + 0.36 + 0.216
+    assert "2.18 tokens a step at 60% 60% 60% accepted (as given)" in result.output
+    assert "times as fast" in result.output
+    assert "upper bound" in result.output
+    compared = run(SMOLLM2, "--compare", f"{NANO},rtx-4090", "--acceptance", "0.6")
+    head, *rows = [line for line in compared.output.splitlines() if "fits" in line or "drafted" in line]
+    assert head.rstrip().endswith("speed-up")
+    assert all(row.rstrip().endswith("with 4") for row in rows)
+    assert len(rows) == 2
+    assert "drafted" not in run(SMOLLM2, "--compare", f"{NANO},rtx-4090").output
+    facts: dict[str, Any] = json.loads(run(SMOLLM2, "--device", NANO, "--draft-tokens", "2", "--json").output)
+    assert facts["drafting"]["proposed"] == 2
+    assert facts["drafting"]["tokens_per_step"] == pytest.approx(1 + 0.8 + 0.64)
+
+
+@pytest.mark.parametrize("arguments", [["--draft-tokens", "0"], ["--acceptance", "1.5"]])
+def test_drafts_that_mean_nothing(arguments: list[str]) -> None:
+    assert run(SMOLLM2, "--device", NANO, *arguments).exit_code == 2
+
+
+def test_drafts_of_several_sequences_are_refused() -> None:
+    result = run(SMOLLM2, "--device", NANO, "--batch", "2", "--draft-tokens", "2")
+    assert isinstance(result.exception, DeviceError)
+    assert "--batch is 2" in result.exception.fact

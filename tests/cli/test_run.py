@@ -356,3 +356,38 @@ def test_a_bundle_without_an_engine_cannot_run_on_tensorrt(edgekit: Any, bundle:
     assert done.out == ""
     assert "needs an engine in the bundle" in done.err
     assert f"edgekit build {bundle.path} --device" in done.err
+
+
+def test_drafts_change_no_answer_and_are_told(edgekit: Any, bundle: Bundle) -> None:
+    text = "one two three " * 8
+    plain = report(edgekit, bundle, "--prompt", text, "--raw", "-n", "40", "--draft", "off")
+    assert plain["statistics"]["draft"] is None
+    for choice in ((), ("--draft", "auto"), ("--draft", "ngram", "--draft-tokens", "3"), ("--draft", bundle.path)):
+        drafted = report(edgekit, bundle, "--prompt", text, "--raw", "-n", "40", *choice)
+        assert drafted["tokens"] == plain["tokens"]
+        statistics = drafted["statistics"]["draft"]
+        assert statistics["steps"] >= statistics["plain_steps"]
+        assert statistics["tokens"] >= 39
+    # The draft model is the model itself, so it is always right.
+    assert statistics["sources"]["model"]["accepted"] == statistics["sources"]["model"]["drafted"]
+    result = edgekit("run", bundle.path, "--prompt", text, "-n", "40", "--draft", bundle.path, "--draft-tokens", "3")
+    assert "tokens a step" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--draft", "cp"], 1, "edgekit draft train"),
+        (["--draft", "eagle"], 2, "there is no directory eagle"),
+        (["--draft", "off", "--draft-tokens", "2"], 2, "no effect with --draft off"),
+        (["--draft-tokens", "0"], 2, "0"),
+        (["--draft", "."], 5, "manifest.json"),
+    ],
+)
+def test_drafts_that_cannot_be_made(
+    edgekit: Any, bundle: Bundle, arguments: list[str], code: int, words: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = edgekit("run", bundle.path, "--prompt", "hello", *arguments)
+    assert (result.code, result.out) == (code, "")
+    assert words in result.err

@@ -41,7 +41,7 @@ def block_errors(values: np.ndarray, other: np.ndarray, block: int) -> np.ndarra
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("kind", ["normal", "outliers", "one-sided"])
 def test_no_block_is_worse_than_rounded_to_nearest(kind: str, bits: int, symmetric: bool) -> None:
     values = matrix(kind)
@@ -52,13 +52,20 @@ def test_no_block_is_worse_than_rounded_to_nearest(kind: str, bits: int, symmetr
         assert mine.sum() < (0.98 if kind == "outliers" else 0.95) * nearest.sum()
 
 
-@pytest.mark.parametrize(("bits", "zero"), [(4, 5), (4, 8), (8, 100), (2, 1)])
+@pytest.mark.parametrize(("bits", "zero"), [(4, 5), (4, 8), (8, 100), (2, 1), (3, 2)])
 def test_values_on_a_grid_are_exact(bits: int, zero: int) -> None:
     codes = np.random.default_rng(2).integers(0, 2**bits, (20, 3, 32))
     codes[..., 0], codes[..., 1] = 0, 2**bits - 1
     scales = 2.0 ** np.random.default_rng(3).integers(-6, 3, (20, 3, 1))
     values = ((codes - zero) * scales).reshape(20, 96).astype(np.float32)
     assert np.array_equal(quantize_blocks(values, bits, 32).dequantized(), values)
+
+
+def test_3_bits_are_not_packed_by_the_byte() -> None:
+    quantized = quantize_blocks(matrix("normal"), 3, 32)
+    for pack in (quantized.packed_codes, quantized.packed_zero_points):
+        with pytest.raises(ValueError, match="3 bits"):
+            pack()
 
 
 def test_zeros_stay_zeros() -> None:

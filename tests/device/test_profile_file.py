@@ -71,6 +71,11 @@ def refusal(tmp_path: Path, text: str) -> DeviceError:
         (changed(r"^l2_cache_bytes = \d.*$", ""), "sources.l2_cache_bytes is not"),
         (changed(r"^\[sources\]$", "[origins]"), "origins"),
         (changed(r"^kind = .*$", "kind = "), "TOML"),
+        (
+            changed(r"^schema = 1$", 'schema = 1\ncpu_architecture = "arm64"'),
+            "cpu_architecture must be of aarch64, x86_64",
+        ),
+        (changed(r"^schema = 1$", 'schema = 1\ncpu_architecture = "aarch64"'), "sources.cpu_architecture"),
     ],
 )
 def test_each_mistake_is_refused_by_its_field(tmp_path: Path, change: Change, named: str) -> None:

@@ -106,6 +106,8 @@ def test_what_a_kind_is(profile: DeviceProfile) -> None:
     jetson = profile.kind == "jetson"
     assert profile.memory_is_shared == (jetson or profile.name == "dgx-spark")
     assert profile.name.startswith("jetson-") == jetson
+    # A processor of its own, or that of the machine that a card is put into.
+    assert profile.cpu_architecture == ("aarch64" if profile.memory_is_shared else None)
     assert profile.backend == ("tensorrt-rtx" if profile.kind == "rtx" else "tensorrt")
     assert all(release.name.startswith("JetPack") == jetson for release in profile.software)
     assert {release.backend for release in profile.software} == set(profile.backends)

@@ -10,9 +10,10 @@ from edgekit.draft.config import DraftConfig
 from edgekit.draft.features import FeatureCache
 from edgekit.draft.heads import DraftHeads
 from edgekit.draft.initial import first_heads
+from edgekit.draft.tokens import Student, TokenReader
 from edgekit.layers.norm import RMSNorm
 
-WIDTH, VOCABULARY = 12, 30
+WIDTH, VOCABULARY, STATES = 12, 30, 9
 
 
 def config(rank: int = 1, tokens: int = 3, vocabulary: int = 17) -> DraftConfig:
@@ -39,15 +40,29 @@ def heads(rank: int = 1, tokens: int = 3, seed: int = 0) -> DraftHeads:
     return result
 
 
+def student(rank: int = 1, tokens: int = 3, seed: int = 0) -> Student:
+    return Student(heads(rank, tokens, seed), TokenReader(STATES, 5, seed))
+
+
+def fresh(rank: int = 1) -> Student:
+    """One that has learnt nothing yet."""
+    return Student(first_heads(config(rank), torch.ones(WIDTH), 0), TokenReader(STATES, 5, 0))
+
+
+def head(seed: int = 0) -> torch.Tensor:
+    """The whole unembedding [V, d] of the model that `frozen` is of."""
+    return torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
 def frozen(seed: int = 0) -> Frozen:
-    """A model of which only the ends are there; its head is its embedding."""
-    generator = torch.Generator().manual_seed(seed)
-    embedding = torch.randn(VOCABULARY, WIDTH, generator=generator)
+    """A model of which only the ends are there."""
+    embedding, generator = head(seed), torch.Generator().manual_seed(seed + 1)
     vocabulary = torch.arange(0, VOCABULARY)[torch.randperm(VOCABULARY, generator=generator)[:17]].sort().values
     norm = RMSNorm(WIDTH, 1e-5)
     norm.requires_grad_(False)
     norm.weight.copy_(1 + 0.1 * torch.randn(WIDTH, generator=generator))
-    return Frozen(embedding, embedding[vocabulary].clone(), norm, vocabulary)
+    states = torch.randn(VOCABULARY, STATES, generator=generator).half()
+    return Frozen(states, embedding[vocabulary].clone(), norm, vocabulary)
 
 
 def cache(model: Frozen, rows: int = 6, length: int = 150, seed: int = 0) -> FeatureCache:
@@ -63,7 +78,7 @@ def cache(model: Frozen, rows: int = 6, length: int = 150, seed: int = 0) -> Fea
             tokens[row, place] = token
             features[row, place] = table[last, token]
             final = model.norm(torch.from_numpy(features[row, place, WIDTH:]).float())
-            logits = 2 * final @ model.embedding.T / 2
+            logits = final @ head(seed).T
             totals[row, place], greedy[row, place] = logits.logsumexp(-1), int(logits.argmax())
             last, token = token, int(logits.argmax()) if generator.random() < 0.8 else int(generator.integers(30))
     return FeatureCache(tokens, features, totals, greedy)

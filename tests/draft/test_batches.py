@@ -9,7 +9,7 @@ import torch
 from edgekit.draft.batches import WINDOW, places, window_at
 from edgekit.draft.measure import quality
 from edgekit.draft.vocabulary import frequent_tokens
-from tests.draft.small import WIDTH, cache, frozen, heads
+from tests.draft.small import WIDTH, cache, frozen, head, student
 
 
 def test_a_window_holds_what_follows_each_position() -> None:
@@ -30,7 +30,7 @@ def test_a_window_holds_what_follows_each_position() -> None:
             assert window.targets.weight[place, s].item() == pytest.approx(weight)
             weight *= 0.5 if known else 0.0
             final = model.norm(torch.from_numpy(found.features[2, at + 1 + s, WIDTH:]).float())
-            p = (model.embedding @ final).softmax(-1)[model.vocabulary]
+            p = (head() @ final).softmax(-1)[model.vocabulary]
             torch.testing.assert_close(window.targets.model[place, s], p, rtol=1e-4, atol=1e-6)
 
 
@@ -41,7 +41,7 @@ def test_windows_cover_rows_without_overlap_and_end_before_the_row_does() -> Non
 
 
 def test_quality_is_what_a_loop_finds() -> None:
-    model, drafting = frozen(), heads(rank=3)
+    model, drafting = frozen(), student(rank=3)
     windows = [window_at(cache(model), model, row, 8, 3, 1.0) for row in (0, 4)]
     found = quality(drafting, model, windows)
     tried, accepted = np.zeros(3), np.zeros(3)
@@ -49,10 +49,9 @@ def test_quality_is_what_a_loop_finds() -> None:
     with torch.no_grad():
         for window in windows:
             for i in range(WINDOW):
-                token = drafting.token(model.embedding[window.known[i : i + 1]])
-                u = drafting.trunk_output(window.features[i : i + 1], token)
-                pi = drafting.log_weights(u)[0].exp()
-                p = (drafting.positions(u)[0] @ model.unembedding.T).softmax(-1)
+                log_w, v = drafting(window.features[i : i + 1], model.states[window.known[i : i + 1]])
+                pi = log_w[0].exp()
+                p = (v[0] @ model.unembedding.T).softmax(-1)
                 alive = True
                 for s in range(3):
                     q = (pi[:, None] * p[s]).sum(0)

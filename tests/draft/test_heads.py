@@ -25,8 +25,8 @@ def outputs(model: DraftHeads, rows: int = 4) -> tuple[torch.Tensor, torch.Tenso
     """log w [N, r] and p [N, n, r, D] in float64."""
     model, generator = model.double(), torch.Generator().manual_seed(5)
     features = torch.randn(rows, model.config.features, generator=generator, dtype=torch.float64)
-    known = torch.randn(rows, WIDTH, generator=generator, dtype=torch.float64)
-    u = model.trunk_output(features, model.token(known))
+    known = torch.randn(rows, model.config.token_rank, generator=generator, dtype=torch.float64)
+    u = model.trunk_output(features, known)
     return model.log_weights(u).double(), (model.positions(u) @ frozen().unembedding.double().T).softmax(-1)
 
 
@@ -71,24 +71,34 @@ def test_fresh_heads_pass_the_last_layer_through() -> None:
 
 def test_the_file_gives_back_what_was_written(tmp_path: Path) -> None:
     path, written = tmp_path / "h.safetensors", heads(rank=3)
-    write_heads(path, DraftFile(written, VOCABULARY, {"acceptance": {"greedy": [0.5]}}))
+    table = torch.randn(40, 5) * torch.tensor([[1.0], [100.0]] * 20)
+    write_heads(path, DraftFile(written, table, VOCABULARY, {"acceptance": {"greedy": [0.5]}}))
     found = read_heads(path)
     assert found.heads.config == written.config
     assert found.record == {"acceptance": {"greedy": [0.5]}}
     assert torch.equal(found.vocabulary, VOCABULARY)
+    assert ((found.table - table).abs() <= table.abs().amax(1, keepdim=True) / 250).all()
     for name, value in found.heads.state_dict().items():
         assert torch.equal(value, written.state_dict()[name].half().float()), name
 
 
-@pytest.mark.parametrize("damage", ["other kind", "no safetensors", "vocabulary", "shape", "sizes"])
+@pytest.mark.parametrize("damage", ["other kind", "no safetensors", "vocabulary", "table", "shape", "sizes"])
 def test_another_file_is_refused(tmp_path: Path, damage: str) -> None:
     path, model = tmp_path / "h.safetensors", heads()
-    tensors = {**model.state_dict(), "vocabulary": VOCABULARY.int()}
+    codes = torch.ones(40, 5, dtype=torch.int8)
+    tensors = {
+        **model.state_dict(),
+        "vocabulary": VOCABULARY.int(),
+        "token_table": codes,
+        "token_scale": torch.ones(40),
+    }
     document = {"kind": "edgekit-draft-heads", "config": model.config.to_dict()}
     if damage == "other kind":
         document["kind"] = "lora"
     if damage == "vocabulary":
         tensors["vocabulary"] = VOCABULARY.int().flip(0)
+    if damage == "table":
+        tensors["token_table"] = codes[:, :3]
     if damage == "shape":
         tensors["up"] = tensors["up"][:1]
     if damage == "sizes":

@@ -17,7 +17,7 @@ TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-QUICK = "--tokens 2 --rank 2 --vocabulary 64 --length 128 --positions 2000 --epochs 1 --single-epochs 1 --threads 1"
+QUICK = "--tokens 2 --rank 2 --vocabulary 64 --length 128 --epochs 1 --single-epochs 1 --threads 1"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,9 @@ def train(checkpoint: Path, tmp_path: Path) -> Callable[..., Result]:
 
     def run(*more: str, given: bool = True, name: str = "h.safetensors") -> Result:
         words = ["draft", "train", str(checkpoint), "-o", str(tmp_path / name), *QUICK.split()]
-        return CliRunner().invoke(cli, [*words, *(["--text", str(text)] if given else []), *more])
+        return CliRunner().invoke(
+            cli, [*words, *(["--text", str(text), "--positions", "0"] if given else ["--positions", "2000"]), *more]
+        )
 
     return run
 
@@ -102,3 +104,15 @@ def test_the_estimate_comes_first_and_a_dry_run_ends_there(train: Callable[..., 
     assert result.exit_code == 0
     assert "estimate: about" in result.output
     assert not list(tmp_path.glob(".h*"))
+
+
+def test_a_text_beside_conversations_is_trained_on_but_not_measured_on(
+    train: Callable[..., Result], tmp_path: Path
+) -> None:
+    result = train("--positions", "1000")
+    assert result.exit_code == 0, result.output
+    text = read_heads(tmp_path / "h.safetensors").record["text"]
+    assert text["given"] is not None
+    assert text["positions"] > 48 * 128  # a batch of conversations, and the text
+    nothing = train("--positions", "0", given=False)
+    assert "there must be a text" in str(nothing.exception)

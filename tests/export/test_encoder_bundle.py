@@ -38,6 +38,7 @@ def test_the_manifest_of_an_encoder(checkpoints: dict[str, Path], tmp_path: Path
     bundle = export(checkpoints["bert"], tmp_path / "bundle")
     manifest = bundle.manifest
     assert manifest.kind == "encoder"
+    assert manifest.draft is None
     assert manifest.encoder is not None
     assert (manifest.encoder.pooling, manifest.encoder.normalize) == ("mean", True)
     assert (manifest.encoder.dimensions, manifest.encoder.max_tokens) == (64, 40)
@@ -112,7 +113,12 @@ def test_a_shorter_limit_and_one_that_is_too_long(checkpoints: dict[str, Path], 
 
 
 @pytest.mark.parametrize(
-    ("options", "rule"), [({"form": "tensorrt"}, "form must be one of"), ({"allowed_cost": 0.5}, "loss of a decoder")]
+    ("options", "rule"),
+    [
+        ({"form": "tensorrt"}, "form must be one of"),
+        ({"allowed_cost": 0.5}, "loss of a decoder"),
+        ({"draft": "heads.safetensors"}, "draft heads propose tokens to a decoder"),
+    ],
 )
 def test_what_is_for_decoders_is_refused(
     checkpoints: dict[str, Path], tmp_path: Path, options: dict[str, Any], rule: str

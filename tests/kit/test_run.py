@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,37 @@ def test_another_gpu_and_another_tensorrt_are_refused(kit: Kit, monkeypatch: pyt
     assert "10.16.1" in error.fact
 
 
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
+def test_repetitions_that_are_none(kit: Kit, value: str) -> None:
+    done = run_sh(kit, f"--repetitions={value}")
+    assert done.returncode == 2
+    assert "is not a whole number of at least 1" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "words", "code"), [(errno.EROFS, "permissions", 1), (errno.ENOSPC, "disk", 4)])
+def test_a_kit_that_cannot_be_written_to(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, words: str, code: int
+) -> None:
+    from edgekit.kit.__main__ import main
+
+    def refuse(kit: Kit, *rest: object) -> None:
+        raise OSError(number, os.strerror(number), str(kit.path / "results"))
+
+    monkeypatch.setattr(runner, "run_kit", refuse)
+    assert main([str(kit.path)]) == code
+    said = capsys.readouterr().err
+    assert words in said
+    assert str(kit.path / "results") in said
+
+
+def test_a_library_for_another_processor_is_refused(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "load_cuda", FakeCudart(compute_capability=(8, 7)).cuda)
+    monkeypatch.setattr(runner.platform, "machine", lambda: "x86_64")
+    error = fails(replace(kit, manifest=replace(kit.manifest, plugin_library="libedgekit_tensorrt.so")))
+    assert "its plugin library is for aarch64, this machine is x86_64" in error.fact
+    assert "--plugin-library" in error.next_step
+
+
 def test_a_failed_parity_is_in_the_result_and_nothing_is_measured(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stages before it are stand-ins: only what comes of a wrong session is looked at."""
     from edgekit.bundle import read_bundle
@@ -146,7 +179,8 @@ def test_a_session_that_is_right_is_measured(kit: Kit, monkeypatch: pytest.Monke
     assert [decode["depth"] for decode in result["benchmark"]["decodes"]] == [8, limit - 4]
     assert result["benchmark"]["telemetry"]["missing"] or result["benchmark"]["telemetry"]["source"]
     assert json.loads((kit.path / "results" / "result.json").read_text()) == json.loads(json.dumps(result))
-    assert len(summary(result)) == 5
+    assert len([line for line in summary(result) if not line.startswith(("power", "energy"))]) == 5
+    assert any(line.startswith("power: ") for line in summary(result))
     found = read_kit_result(kit.path / "results" / "result.json")
     assert found.benchmark == json.loads(json.dumps(result["benchmark"]))
     assert found.failure is None

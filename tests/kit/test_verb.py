@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,29 @@ def test_the_next_step_is_printed(bundles: dict[str, Bundle], tmp_path: Path) ->
     assert done.exit_code == 0, done.output
     assert "JetPack 6.2 (TensorRT 10.3)" in done.stdout
     assert "./kit/run.sh" in done.stdout
+    assert re.search(r"^planned: it fits: \d+ MB of [\d.]+ GB to run; to build there, .*: fits$", done.stdout, re.M)
+
+
+def test_a_dry_run_checks_and_makes_none(bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    arguments = [str(bundles["llama-jetpack6"].path), "--device", DEVICE, "-o", str(tmp_path / "kit"), "--dry-run"]
+    done = CliRunner().invoke(command, arguments)
+    assert done.exit_code == 0, done.output
+    assert "JetPack 6.2 (TensorRT 10.3), is not made" in done.stdout
+    assert "planned: it fits" in done.stdout
+    told = json.loads(CliRunner().invoke(command, [*arguments, "--json"]).stdout)
+    assert told["about"]["plan"]["verdict"]["run"] == "fits"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--refit", "--strip", "--weight-streaming", "--rebuild", "--name=x"])
+def test_what_is_of_a_build_here_does_not_go_with_a_kit(
+    option: str, bundles: dict[str, Bundle], tmp_path: Path
+) -> None:
+    arguments = [str(bundles["llama-jetpack6"].path), "--device", DEVICE, "-o", str(tmp_path / "kit"), option]
+    done = CliRunner().invoke(command, arguments)
+    assert done.exit_code == 2
+    assert "does not go with -o" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_place_for_it_the_kit_is_what_is_advised(

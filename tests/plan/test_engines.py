@@ -51,7 +51,7 @@ def engine(bundle: Bundle, folder: Path, new: int, context: int) -> Built:
     return build_in_process(job)
 
 
-@pytest.mark.parametrize("dtype", ["fp16", "int8"])
+@pytest.mark.parametrize("dtype", ["fp16", "int8", "fp32"])
 def test_a_small_model(tmp_path: Path, dtype: str) -> None:
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "checkpoint", "qwen3", **SIZES))
     bundle = export(checkpoint, tmp_path / "bundle", "tensorrt", dtype)
@@ -63,7 +63,7 @@ def test_a_small_model(tmp_path: Path, dtype: str) -> None:
     assert built.activation_bytes == pytest.approx(activations, rel=0.10)
     assert bundle.manifest.cache.kind == contract.CACHE_SHARED
     # The mask is of new tokens, not of all: two bytes for CONTEXT squared would be 134 MB alone.
-    assert (built.activation_bytes or 0) < 40e6
+    assert (built.activation_bytes or 0) < (120e6 if dtype == "fp32" else 40e6)
 
 
 @pytest.mark.slow

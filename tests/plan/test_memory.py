@@ -74,3 +74,61 @@ def test_activations_grow_with_every_size(smollm2: ModelSizes, dtype: str, in_pl
     assert bytes_of(4, 128, 2048) > base
     assert bytes_of(1, 512, 2048) > base
     assert bytes_of(1, 128, 8192) > base
+
+
+#: What TensorRT-RTX 1.7 reported for float32 engines of two decoders with caches in place, built as with --grid of
+#: scripts/check-plan:
+#: model, tokens that the graph's buffers hold, sequences, most new tokens, most tokens in all, bytes.
+FULL_PRECISION = [
+    ("llama 576", 8192, 1, 64, 512, 14_732_800),
+    ("llama 576", 8192, 1, 256, 512, 24_342_016),
+    ("llama 576", 8192, 1, 128, 1024, 21_533_696),
+    ("llama 576", 8192, 1, 512, 2048, 96_356_864),
+    ("llama 576", 8192, 1, 128, 4096, 67_539_968),
+    ("llama 576", 8192, 1, 512, 4096, 188_959_232),
+    ("llama 576", 8192, 1, 128, 8000, 123_507_712),
+    ("llama 576", 8192, 4, 128, 1024, 70_470_144),
+    ("llama 576", 8192, 4, 512, 2048, 374_743_552),
+    ("qwen3 1024", 8192, 1, 64, 512, 23_830_016),
+    ("qwen3 1024", 8192, 1, 256, 512, 33_188_864),
+    ("qwen3 1024", 8192, 1, 128, 1024, 43_923_456),
+    ("qwen3 1024", 8192, 1, 512, 2048, 186_766_336),
+    ("qwen3 1024", 8192, 1, 128, 4096, 146_163_200),
+    ("qwen3 1024", 8192, 1, 512, 4096, 358_732_800),
+    ("qwen3 1024", 8192, 1, 128, 8000, 276_088_320),
+    ("qwen3 1024", 8192, 4, 128, 1024, 151_114_752),
+    ("qwen3 1024", 8192, 4, 512, 2048, 722_027_520),
+    ("llama 576", 2048, 1, 128, 2048, 25_564_160),
+    ("llama 576", 2048, 1, 512, 2048, 88_099_328),
+    ("llama 576", 2048, 1, 128, 2047, 25_559_040),
+    ("llama 576", 2048, 4, 128, 2048, 102_255_104),
+    ("llama 576", 4096, 1, 128, 4096, 50_205_696),
+    ("llama 576", 4096, 1, 512, 4096, 188_959_232),
+    ("qwen3 1024", 2048, 1, 128, 2048, 78_005_760),
+    ("qwen3 1024", 2048, 1, 512, 2048, 186_766_336),
+    ("qwen3 1024", 2048, 1, 128, 2047, 77_993_472),
+    ("qwen3 1024", 2048, 4, 128, 2048, 287_445_504),
+    ("qwen3 1024", 4096, 1, 128, 4096, 146_163_200),
+    ("qwen3 1024", 4096, 1, 512, 4096, 358_732_800),
+]
+SHAPES = {
+    "llama 576": {"model_type": "llama", "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3},
+    "qwen3 1024": {
+        "model_type": "qwen3",
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "held", "batch", "new", "context", "reported"), FULL_PRECISION)
+def test_activations_in_float32(name: str, held: int, batch: int, new: int, context: int, reported: int) -> None:
+    config = {"intermediate_size": 4864, "num_hidden_layers": 2, "vocab_size": 4096, "max_position_embeddings": 8192}
+    sizes = model_sizes({**config, "rms_norm_eps": 1e-6, "tie_word_embeddings": True, **SHAPES[name]})
+    found = activation_memory(sizes, "fp32", batch, new, context)
+    assert found.low < reported < found.high
+    if held > context >= 2048:
+        assert found.value == pytest.approx(reported, rel=0.04)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 
@@ -12,7 +11,6 @@ from edgekit.device.profile import Software, device_names, device_profile
 from edgekit.errors import DeviceError, ModelError
 from edgekit.plan.estimate import Estimate, total
 from edgekit.plan.facts import missing, notes, plan_facts
-from edgekit.plan.html import page
 from edgekit.plan.limits import largest, largest_batch, largest_context
 from edgekit.plan.model_sizes import ModelSizes
 from edgekit.plan.options import PlanOptions, options_for
@@ -190,55 +188,15 @@ def test_facts_are_json(llama_2_7b: ModelSizes) -> None:
     assert facts["suggestions"]
 
 
-class Page(HTMLParser):
-    """Tags that are open, and whatever would fetch something."""
-
-    VOID = frozenset({"meta", "br", "img", "link"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-        self.fetched: list[str] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-        if tag not in self.VOID:
-            self.open.append(tag)
-        self.fetched += [f"{tag} {key}={value}" for key, value in attrs if key in ("src", "href")]
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_the_page_is_whole_and_fetches_nothing(smollm2: ModelSizes, llama_2_7b: ModelSizes, count: int) -> None:
-    plans = [planned(llama_2_7b), planned(llama_2_7b, device=CARD), planned(llama_2_7b, device=BOARD)][:count]
-    found = page(plans)
-    parser = Page()
-    parser.feed(found)
-    assert parser.open == []
-    assert parser.fetched == []
-    assert "url(" not in found
-    assert "script" not in parser.seen
-    assert parser.seen.count("svg") == 2
-    assert parser.seen.count("polyline") == count
-    text = " ".join(parser.text)
-    assert "does not fit" in text
-    assert "int4 weights" in text
-
-
-def test_names_are_escaped_in_the_page(smollm2: ModelSizes) -> None:
-    plan = make_plan("<script>x</script>", smollm2, BOARD, PlanOptions("fp16", 64))
-    assert "<script>" not in page([plan])
+@pytest.mark.parametrize("name", ["l4", "a100-80gb", "dgx-spark"])
+def test_versions_of_another_backend_do_not_count(smollm2: ModelSizes, name: str) -> None:
+    """Their profiles end with TensorRT-RTX 1.7, which is no TensorRT older than 10.15."""
+    device = device_profile(name)
+    assert device.software[-1].backend == "tensorrt-rtx"
+    plan = make_plan("model", smollm2, device, PlanOptions("fp16", 1024))
+    newest = [each.tensorrt for each in device.software if each.backend == "tensorrt"][-1]
+    assert plan.machine.caches_in_place == (tuple(map(int, newest.split(".")[:2])) >= (10, 15))
+    assert not any("1.7" in note for note in notes(plan))
 
 
 @pytest.mark.parametrize("name", device_names())

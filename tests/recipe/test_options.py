@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import edgekit
@@ -17,16 +19,21 @@ from edgekit.compress.sensitivity import forced
 from edgekit.compress.units import is_matrix, unit_of
 from edgekit.errors import ExportError, RecipeError
 from edgekit.export.bind import bind_weights
+from edgekit.export.draft import write_draft
+from edgekit.export.draft_features import add_draft_features
+from edgekit.export.draft_heads import heads_for
 from edgekit.export.options import ExportOptions
 from edgekit.export.trace import traced_from_config
 from edgekit.export.write import write_model
 from edgekit.models.registry import model_on_meta, weight_map
-from edgekit.recipe.fingerprint import differences, graph_fingerprint, read_fingerprint
+from edgekit.progress import SilentProgress
+from edgekit.recipe.fingerprint import differences, graph_fingerprint, read_fingerprint, rule_counts
+from edgekit.recipe.inputs import export_inputs
 from edgekit.recipe.options import export_options
 from edgekit.recipe.recipe import Recipe, read_recipe
 from edgekit.rewrite.pipelines import rewrite
 from edgekit.rewrite.rule import Context
-from tests.recipe.recipes import write_recipe
+from tests.recipe.recipes import DIGEST, write_recipe
 
 EXPORTS = Path(edgekit.__file__).parents[1] / "exports"
 
@@ -48,7 +55,10 @@ def test_every_option_of_an_export_can_be_written_in_a_recipe(tmp_path: Path) ->
         "calibration_sequences": 3,
         "calibration_length": 99,
         "name": "Tiny",
+        "draft": str(tmp_path / "heads.safetensors"),
+        "draft_components": 3,
     }
+    (tmp_path / "heads.safetensors").write_bytes(b"heads")
     assert set(chosen) == {item.name for item in fields(ExportOptions)}
     quantization = [
         "block_size = 64",
@@ -58,9 +68,53 @@ def test_every_option_of_an_export_can_be_written_in_a_recipe(tmp_path: Path) ->
         "calibration_sequences = 3",
         "calibration_length = 99",
     ]
-    rest = 'form = "portable"\n[limits]\nmax_context = 77\n[model]\nname = "Tiny"'
+    rest = 'form = "portable"\n[limits]\nmax_context = 77\n[model]\nname = "Tiny"\n'
+    rest += f'[draft]\nheads = "heads.safetensors"\nsha256 = "{sha256(b"heads").hexdigest()}"\ncomponents = 3'
     path = write_recipe(tmp_path, ("block_size = 32", "\n".join(quantization)), ("", rest))
     assert export_options(read_recipe(path)) == ExportOptions(**chosen)
+
+
+def with_heads(folder: Path, *lines: str) -> Path:
+    return write_recipe(folder, ("", "\n".join(["[draft]", *lines])))
+
+
+def test_draft_heads_must_be_those_of_the_recipe(tmp_path: Path) -> None:
+    path = with_heads(tmp_path, 'heads = "heads.safetensors"', f'sha256 = "{DIGEST}"')
+    with pytest.raises(RecipeError, match="whose SHA-256 the recipe gives") as caught:
+        export_options(read_recipe(path))
+    assert "heads.safetensors does not exist" in caught.value.fact
+    (tmp_path / "heads.safetensors").write_bytes(b"others")
+    with pytest.raises(RecipeError) as caught:
+        export_options(read_recipe(path))
+    assert sha256(b"others").hexdigest() in caught.value.fact
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["components = 2"], "must have heads"),
+        ([f'sha256 = "{DIGEST}"'], "must have heads"),
+        (['heads = "heads.safetensors"'], "64 hexadecimal digits"),
+        (['heads = "heads.safetensors"', 'sha256 = "abc"'], "64 hexadecimal digits"),
+        (['heads = "heads.safetensors"', "components = 0"], "components must be at least 1"),
+    ],
+)
+def test_malformed_draft_tables_are_refused(tmp_path: Path, lines: list[str], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        read_recipe(with_heads(tmp_path, *lines))
+
+
+def test_other_heads_make_another_bundle_wherever_they_lie(tmp_path: Path) -> None:
+    other = DIGEST[::-1]
+    recipes = [
+        write_recipe(tmp_path, name="none.cpu"),
+        write_recipe(tmp_path, ("", f'[draft]\nheads = "a"\nsha256 = "{DIGEST}"'), name="a.cpu"),
+        write_recipe(tmp_path, ("", f'[draft]\nheads = "b"\nsha256 = "{DIGEST}"'), name="b.cpu"),
+        write_recipe(tmp_path, ("", f'[draft]\nheads = "a"\nsha256 = "{other}"'), name="other.cpu"),
+    ]
+    none, first, second, third = (export_inputs(read_recipe(path)) for path in recipes)
+    assert first == second
+    assert len({none, first, third}) == 3
 
 
 @pytest.mark.parametrize(("dtype", "key"), [("fp32", "block_size = 32"), ("int8", "allowed_cost = 1")])
@@ -116,8 +170,17 @@ def structure(recipe: Recipe, folder: Path) -> dict[str, Any]:
     bind_weights(traced.graph, checkpoint, weight_map(model), tables, options.activations)
     quantized = zeros(checkpoint, options) if options.quantization is not None else None
     outcomes = rewrite(traced.graph, options.form, Context(traced.geometry, options.activations, quantized))
-    rules = {name: {"fired": o.fired, "refused": len(o.refused)} for name, o in outcomes.items()}
-    return graph_fingerprint(write_model(traced.graph, folder), options.form, options.dtype, rules)
+    rules = rule_counts({"rules": {name: outcome.to_dict() for name, outcome in outcomes.items()}})
+    heads = heads_for(checkpoint, model, Path(options.draft), options.draft_components) if options.draft else None
+    if heads is not None:
+        layers, width = heads.found.heads.config.feature_layers, traced.geometry.hidden_size
+        add_draft_features(traced.graph, layers, width, options.activations)
+    found = graph_fingerprint(write_model(traced.graph, folder), options.form, options.dtype, rules)
+    if heads is not None:
+        entry = write_draft(heads, checkpoint, model, options, folder, SilentProgress())
+        draft = onnx.load(folder / entry["file"], load_external_data=False)
+        found["draft"] = graph_fingerprint(draft, options.form, options.dtype, rule_counts(entry))
+    return found
 
 
 def zeros(checkpoint: Checkpoint, options: ExportOptions) -> QuantizedModel:

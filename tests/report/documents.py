@@ -144,6 +144,40 @@ def bench(**changes: Any) -> dict[str, Any]:
     }
 
 
+def drafted() -> dict[str, Any]:
+    """What `edgekit bench --draft` adds: blocks of up to 3 positions; a group with heads and copies, one with none."""
+    heads = {"steps": {"2": 50}, "drafted": 100, "accepted": 67, "acceptance_by_position": [0.8, 0.675]}
+    copies = {"steps": {"2": 5}, "drafted": 10, "accepted": 9, "acceptance_by_position": [1.0, 0.8]}
+    speeds = samples([1.31, 1.47, 1.69])
+    chat = {
+        "group": "chat",
+        "answers": 3,
+        "identical": 2,
+        "tokens": 300,
+        "plain_tokens_per_s": samples([41.0, 42.0, 43.0]),
+        "drafted_tokens_per_s": samples([55.0, 61.5, 70.0]),
+        "speed_up": {**speeds, "quartiles": [1.39, 1.47, 1.58]},
+        "draft": {"tokens_per_step": 2.143, "sources": {"cp": heads, "ngram": copies}, "off": None},
+    }
+    nothing = {
+        **chat,
+        "group": "riddles",
+        "answers": 1,
+        "identical": 1,
+        "speed_up": {**samples([0.99]), "quartiles": [0.99, 0.99, 0.99]},
+        "draft": {"tokens_per_step": 1.0, "sources": {}, "off": "it promises 0.83 times the speed"},
+    }
+    return {
+        "answer_tokens": 100,
+        "groups": [chat, nothing],
+        "answers": [],
+        "blocks": [
+            {"positions": k, "depth": 256, "step_s": samples([0.01 * r, 0.0101 * r, 0.0099 * r]), "ratio": r}
+            for k, r in ((1, 1.0), (2, 1.17), (3, 1.21))
+        ],
+    }
+
+
 def kit_result(**changes: Any) -> dict[str, Any]:
     """As `python -m edgekit.kit` writes it on a device (`edgekit.kit.run`)."""
     timed = {name: value for name, value in bench().items() if name in ("prompts", "decodes", "others_cpu_share")}

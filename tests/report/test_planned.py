@@ -88,6 +88,19 @@ def test_the_plan_of_the_verb_beside_what_a_kit_measured(tmp_path: Path) -> None
     assert rows["prompt of 512, first token"][3] == "outside"
 
 
+def test_the_release_of_the_kit_is_what_is_planned_for(tmp_path: Path) -> None:
+    """JetPack 6.2 has no cache in place: a step moves three times the cache's bytes."""
+    bundle = with_config(tmp_path, CONFIG)
+    kit = documents.kit_result()["kit"]
+    newest = table(shown(bundle, tmp_path), CAPTION)
+    older = table(shown(bundle, tmp_path, kit={**kit, "software": "JetPack 6.2"}), CAPTION)
+
+    def rate(rows: dict[str, list[str]]) -> float:
+        return float(rows["decode, 128 in the cache"][0].split(" ")[0])
+
+    assert rate(older) < rate(newest)
+
+
 def test_memory_of_a_build_on_the_device(tmp_path: Path) -> None:
     bundle = with_config(tmp_path, CONFIG)
     memory = planned(bundle, "--context", str(bundle.manifest.cache.capacity_limit))["build"]["memory"]

@@ -134,6 +134,54 @@ def test_a_busy_machine_is_told(share: float, warned: bool, bare: Bundle) -> Non
     assert tiles(root)["Decode"].endswith("; the machine was busy") is warned
 
 
+def test_drafting_shows_speed_acceptance_and_break_even(bare: Bundle) -> None:
+    write_sidecar(bare, "bench", documents.bench(draft=documents.drafted()))
+    root = report(bare)
+    part = section(root, "drafting")
+    rows = table(part, "Medians over answers; of the speed-up the quartiles")
+    assert rows["chat"] == ["3", "42.0 tokens/s", "61.5 tokens/s", "1.47 ×1.39 to 1.58", "2.14"]
+    assert rows["riddles"][3] == "0.990 ×0.990 to 0.990"
+    assert "1 answer differs from plain decoding's" in text(part)
+    assert "riddles: drafting was off at the end: it promises 0.83 times the speed." in text(part)
+    accepted = table(part, "Tokens drafted and accepted; by position, of those whose predecessors were accepted")
+    assert accepted["chat, cp"] == ["100", "67", "80 %", "68 %"]
+    assert accepted["chat, ngram"] == ["10", "9", "100 %", "80 %"]
+    # 1 + 0.8 + 0.8 · 0.675 of heads, 1 + 1 + 0.8 of copies, beside what 3 positions cost.
+    numbers = table(part, "Numbers: Break-even of drafting")
+    assert numbers["1"] == ["1", "1", "1"]
+    assert numbers["3"] == ["1.21", "2.34", "2.80"]
+    assert tiles(root)["Drafting"].startswith("1.47 ×")
+
+
+def test_drafting_that_was_not_measured(bare: Bundle, measured: Bundle) -> None:
+    shown = [element.get("id") for element in report(measured).iter("section")]
+    assert "drafting" not in shown, "a bundle without heads need not draft"
+    entry = {
+        "file": "model.onnx", "data": [], "vocabulary": "tokenizer.json", "vocabulary_size": 9, "tokens": 2, "rank": 2,
+        "components": 2, "feature_layers": [1], "features": measured.manifest.model.hidden_size, "acceptance": None,
+    }  # fmt: skip
+    part = section(report(with_manifest(measured, draft=entry)), "drafting")
+    assert part.get("class") == "missing"
+    assert "edgekit bench" in text(part)
+    assert "--draft auto" in text(part)
+
+
+def test_drafting_of_another_state_is_stale(bare: Bundle) -> None:
+    write_sidecar(bare, "bench", documents.bench(draft=documents.drafted()))
+    root = report(with_manifest(bare, edgekit="0.0.1"))
+    assert "This is stale" in text(section(root, "drafting"))
+    assert "Drafting" not in tiles(root)
+
+
+@pytest.mark.parametrize("field", ["groups", "blocks", "answer_tokens"])
+def test_drafting_that_lacks_a_field_is_refused(bare: Bundle, field: str) -> None:
+    draft = documents.drafted()
+    del draft[field]
+    write_sidecar(bare, "bench", documents.bench(draft=draft))
+    with pytest.raises(BundleError, match=f"draft.{field}"):
+        report(bare)
+
+
 def test_speed_of_answers_that_were_not_proven(bare: Bundle) -> None:
     write_sidecar(bare, "bench", documents.bench(parity=None))
     assert "answers were not proven" in text(section(report(bare), "speed"))
@@ -292,6 +340,55 @@ def test_results_of_a_device(bare: Bundle, tmp_path: Path) -> None:
     # The bundle's own speed was not measured, and a device's is not taken for it.
     assert section(root, "speed").get("class") == "missing"
     assert "another bundle" not in text(part)
+
+
+def test_power_and_tokens_per_joule(bare: Bundle) -> None:
+    told = {"missing": "", "source": "a meter", "mean_power_w": 11.94, "peak_power_w": 14.2}
+    told |= {"peak_temperature_c": 55.4, "mean_gpu_clock_hz": 1.02e9}
+    document = documents.bench(telemetry=told)
+    document["decodes"][0]["tokens_per_joule"] = 3.14159
+    document["prompts"][0]["tokens_per_joule"] = None
+    write_sidecar(bare, "bench", document)
+    found = facts(section(report(bare), "speed"))
+    assert found["power"] == "11.9 W on average, 14.2 W at mosta meter"
+    assert found["energy: decode, 128 in the cache"] == "3.14 tokens/J"
+    assert "energy: prompt of 512" not in found
+    assert found["temperature of the GPU"] == "55.4 °C at most"
+    assert found["clock of the GPU"] == "1,020 MHz on average"
+    write_sidecar(bare, "bench", documents.bench(telemetry={**told, "missing": "no meter", "mean_power_w": None}))
+    assert facts(section(report(bare), "speed"))["power"] == "not measuredno meter"
+    write_sidecar(bare, "bench", documents.bench())
+    assert "power" not in facts(section(report(bare), "speed")), "a result that never asked"
+
+
+def test_the_plan_that_a_kit_carried(bare: Bundle, tmp_path: Path) -> None:
+    def estimate(value: float) -> dict[str, Any]:
+        return {"value": value, "low": value / 2, "high": value * 2, "basis": "b"}
+
+    plan = {
+        "verdict": {"run": "tight", "build": "does not fit", "fits": True},
+        "memory": {"total": estimate(2e9), "available": 3_000_000_000},
+        "build": {"memory": estimate(4e9)},
+        "speed": {"tokens_per_s": estimate(50.0), "limit": "memory bandwidth"},
+    }
+    result = documents.kit_result()
+    file = tmp_path / "result.json"
+    for found, words in ((plan, "tight in 3.00 GB"), (None, ""), ({"verdict": 3}, "")):
+        result["kit"]["plan"] = found
+        file.write_text(json.dumps(result))
+        part = section(report(bare, read_kit_result(file)), "kits")
+        shown = facts(part)
+        if words:
+            assert shown["plan: running"] == words
+            assert shown["plan: memory to run"] == "2.00 GB (1.00 GB to 4.00 GB)"
+            assert shown["plan: building there"] == "does not fit"
+            assert shown["plan: decoding, cache full"].endswith("limited by memory bandwidth")
+        else:
+            assert "plan: running" not in shown
+    assert "{'verdict': 3}" in text(part), "what is not known is shown as it is"
+    result["kit"]["plan"] = None
+    file.write_text(json.dumps(result))
+    assert "The kit carries no plan." in text(section(report(bare, read_kit_result(file)), "kits"))
 
 
 def test_a_run_on_a_device_that_did_not_get_far_or_failed(bare: Bundle, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ class HashSession:
 
     name = "fake"
     description = "fake"
+    features = None
 
     def __init__(self, vocab: int = 50, capacity: int = 64) -> None:
         self.vocab = vocab

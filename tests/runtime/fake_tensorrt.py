@@ -19,7 +19,8 @@ import onnxruntime
 
 from edgekit import contract
 from edgekit.build.profile import AxisRange
-from edgekit.runtime.trt_engine import TrtEngine
+from edgekit.runtime.trt_decoder_engine import DecoderEngine
+from edgekit.runtime.trt_engine import Engine
 from tests.runtime.fake_cuda import FakeCudart
 
 _TYPES = {
@@ -122,14 +123,15 @@ class FakeEngine:
         self.inputs = {value.name: value for value in self.session.get_inputs()}
         self.outputs = {value.name: value for value in self.session.get_outputs()}
         self.tensors = self.inputs | self.outputs
-        past, present = (of(0, self.first_suffix) for of in (contract.past_name, contract.present_name))
-        self.in_place = self.inputs[past].shape == self.outputs[present].shape
+        self.is_decoder = contract.LOGITS_TO_KEEP in self.inputs
+        self.in_place = self.is_decoder and self._writes_in_place()
         self.contexts: list[FakeContext] = []
         self.log: list[str] = []
 
-    @property
-    def first_suffix(self) -> str:
-        return next(name for name in self.inputs if name.startswith("past_key_values.0.")).rpartition(".")[2]
+    def _writes_in_place(self) -> bool:
+        suffix = next(name for name in self.inputs if name.startswith("past_key_values.0.")).rpartition(".")[2]
+        past, present = (of(0, suffix) for of in (contract.past_name, contract.present_name))
+        return bool(self.inputs[past].shape == self.outputs[present].shape)
 
     @property
     def num_io_tensors(self) -> int:
@@ -208,6 +210,8 @@ class FakeContext:
             for axis, size in zip(self.engine.inputs[name].shape, shape, strict=True):
                 if isinstance(axis, str):
                     assert sizes.setdefault(axis, size) == size, f"{axis} is {sizes[axis]} and {size}"
+        if not self.engine.is_decoder:
+            return sizes
         kept = min(self._kept(), sizes[contract.AXIS_SEQUENCE])
         return sizes | {contract.AXIS_KEPT: kept or sizes[contract.AXIS_SEQUENCE]}
 
@@ -222,20 +226,26 @@ class FakeContext:
         engine, shapes = self.engine, {name: self.get_tensor_shape(name) for name in self.engine.tensors}
         assert self.shapes.keys() == engine.inputs.keys() - {contract.LOGITS_TO_KEEP}, "an input has no shape"
         assert self.addresses.keys() == engine.tensors.keys(), "a tensor has no address"
-        past, total = self._sizes(), shapes[contract.ATTENTION_MASK][1]
-        if not engine.in_place:
-            assert past[contract.AXIS_PAST] + past[contract.AXIS_SEQUENCE] == total
-        assert self.profile is not None
-        values = engine.axes[self.profile][contract.LOGITS_TO_KEEP]
-        assert values.smallest <= self._kept() <= values.largest
+        kept = self._checked_kept(shapes) if engine.is_decoder else None
         key = tuple(shapes.values())
         if self.gpu.capture is not None and (not engine.graph_capture or key not in self.ran):
             return False
         self.ran.add(key)
-        addresses, kept = dict(self.addresses), self._kept()
+        addresses = dict(self.addresses)
         self._check(addresses, shapes)
         self.gpu.enqueue(lambda: self._run(addresses, shapes, kept))
         return True
+
+    def _checked_kept(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """What a decoder's input that decides a shape says, within its profile, where the lengths agree."""
+        sizes, kept = self._sizes(), self._kept()
+        if not self.engine.in_place:
+            total = shapes[contract.ATTENTION_MASK][1]
+            assert sizes[contract.AXIS_PAST] + sizes[contract.AXIS_SEQUENCE] == total
+        assert self.profile is not None
+        values = self.engine.axes[self.profile][contract.LOGITS_TO_KEEP]
+        assert values.smallest <= kept <= values.largest
+        return kept
 
     def _bytes(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
         return math.prod(shapes[name]) * np.dtype(_TYPES[self.engine.tensors[name].type][1]).itemsize
@@ -256,21 +266,28 @@ class FakeContext:
                 else:
                     assert regions[name][1] <= start or end <= regions[name][0], f"{name} lies over {other}"
 
-    def _run(self, addresses: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]], kept: int) -> None:
+    def _run(self, addresses: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]], kept: int | None) -> None:
         self._check(addresses, shapes)
         feeds = {}
         for name, value in self.engine.inputs.items():
             dtype = _TYPES[value.type][1]
             data = ctypes.string_at(addresses[name], self._bytes(name, shapes))
             feeds[name] = np.frombuffer(data, dtype).reshape(shapes[name])
-        feeds[contract.LOGITS_TO_KEEP] = np.array([kept], np.int64)
+        if kept is not None:
+            feeds[contract.LOGITS_TO_KEEP] = np.array([kept], np.int64)
         self.runs += 1
         for name, array in zip(self.engine.outputs, self.engine.session.run(None, feeds), strict=True):
             assert array.shape == shapes[name], f"{name} is {array.shape}, {shapes[name]} was announced"
             ctypes.memmove(addresses[name], np.ascontiguousarray(array).tobytes(), array.nbytes)
 
 
-def fake_engine(gpu: FakeCudart, graph: Path, axes: Sequence[Axes], **options: Any) -> tuple[TrtEngine, FakeEngine]:
-    """The engine as the session opens it, and the fake below it."""
+def fake_engine(
+    gpu: FakeCudart,
+    graph: Path,
+    axes: Sequence[Axes],
+    kind: type[Engine] = DecoderEngine,  # type: ignore[assignment]
+    **options: Any,
+) -> tuple[Engine, FakeEngine]:
+    """The engine as a session opens it, and the fake below it."""
     fake = FakeEngine(gpu, graph, axes, **options)
-    return TrtEngine(FakeTensorRT(), fake, graph.name), fake
+    return kind(FakeTensorRT(), fake, graph.name), fake

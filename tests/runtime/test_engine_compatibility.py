@@ -90,6 +90,14 @@ def test_an_engine_that_fits(bundle: Bundle) -> None:
     check_plugins(entry, [RegisteredPlugin("TPAAttention", "1", "edgekit")])
 
 
+def test_of_an_engine_those_files_are_read_that_are_loaded(bundle: Bundle) -> None:
+    library = ENTRY.plugins[0].library
+    (bundle.path / library).write_bytes(LIBRARY + b".")
+    check_engine_files(bundle, ENTRY, [ENTRY.file])
+    for names in ([library], [ENTRY.file, library], None):
+        assert "libplugins.so is" in refusal(lambda names=names: check_engine_files(bundle, ENTRY, names)).fact
+
+
 @pytest.mark.parametrize(
     ("machine", "fact", "mend"),
     [

@@ -91,15 +91,29 @@ def test_present_is_written_where_past_is(tiny_graphs: dict[str, Path]) -> None:
         assert set(np.nonzero((old != new).any(axis=(0, 1, 3)))[0]) == {10}
 
 
-def test_an_error_of_the_engine_leaves_the_cache(tiny_graphs: dict[str, Path]) -> None:
+def test_an_error_of_the_engine_leaves_the_cache(tiny_graphs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """GroupQueryAttention refuses several tokens after a past when the batch is larger than 1."""
     session = OrtSession(tiny_graphs["shared"], cache_kind="shared", capacity_limit=2048, threads=1)
     rows = TOKENS[:, :60].reshape(3, 20)
     session.forward(rows)
+    monkeypatch.setattr(session, "_one_text", False)
     with pytest.raises(SessionError, match="process 2 tokens after 20"):
         session.forward(rows[:, :2])
     assert session.length == 20
     assert session.forward(rows[:, :1]).shape == (3, 1, 300)
+
+
+def test_blocks_of_several_texts_are_refused_before_the_engine_does(tiny_graphs: dict[str, Path]) -> None:
+    session = OrtSession(tiny_graphs["shared"], cache_kind="shared", capacity_limit=2048, threads=1)
+    rows = TOKENS[:, :60].reshape(3, 20)
+    session.forward(rows)
+    with pytest.raises(SessionError) as caught:
+        session.forward(rows[:, :2])
+    assert "3 texts, and 2 tokens of each follow 20" in caught.value.fact
+    assert session.length == 20
+    growing = OrtSession(tiny_graphs["concat"], cache_kind="concat", capacity_limit=2048, threads=1)
+    growing.forward(rows)
+    assert growing.forward(rows[:, :2]).shape == (3, 1, 300)
 
 
 def edited(path: Path, target: Path, edit: Any) -> Path:

@@ -9,11 +9,14 @@ import pytest
 
 from edgekit.contract import SEQUENCE_AXES
 from edgekit.errors import SessionError
+from edgekit.runtime.drafting.drafting import Drafting
+from edgekit.runtime.drafting.fixed import FixedLength
 from edgekit.runtime.generate import generate
 from edgekit.runtime.options import Finished, GenerationOptions
 from edgekit.runtime.prefix import PrefixCache
 from edgekit.runtime.session import DecoderSession
 from edgekit.runtime.signature import first_tokens
+from tests.runtime.drafting.fake_drafters import FakeDrafter, moody
 from tests.runtime.subjects import Subject
 
 
@@ -241,3 +244,38 @@ def test_a_generation_with_reuse_is_a_fresh_one(subject: Subject, session: Any, 
     reused = end(cache, Numbers(), prompt)
     assert reused.statistics.reused_tokens == 58
     assert reused.tokens == end(session, Numbers(), prompt).tokens
+
+
+def test_refused_drafts_leave_nothing_behind(subject: Subject, session: Any) -> None:
+    """Blocks of which a part is taken back, of every length, give the logits of a fresh prefill."""
+    tokens = subject.tokens
+    session.forward(tokens[:, :20])
+    rows, place = [], 20
+    for length, kept in ((5, 0), (2, 1), (9, 4), (3, 2), (6, 0), (1, 0), (8, 7)):
+        # Right up to `kept` drafted tokens, then others.
+        block = np.concatenate([tokens[:, place : place + kept + 1], tokens[:, 300 : 300 + length - kept]], axis=1)
+        rows.append(session.forward(block, keep=length + 1)[:, : kept + 1])
+        session.rollback(place + kept + 1)
+        place += kept + 1
+    caches = session.caches()
+    session.reset()
+    close(subject, np.concatenate(rows, axis=1), session.forward(tokens[:, :place], keep=place - 20))
+    for drafted, fresh in zip(caches, session.caches(), strict=True):
+        for suffix, tensor in drafted.items():
+            close(subject, tensor, fresh[suffix])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_generation_with_drafts_is_a_plain_one(subject: Subject, session: Any, seed: int) -> None:
+    prompt, options = subject.tokens[0, :30].tolist(), GenerationOptions(max_new_tokens=24)
+
+    def end(drafting: Drafting | None) -> Finished:
+        event = list(generate(session, Numbers(), prompt, options, drafting=drafting))[-1]
+        assert isinstance(event, Finished)
+        return event
+
+    plain = end(None)
+    drafted = end(Drafting([FakeDrafter(moody(plain.tokens, 30, seed, subject.vocab))], FixedLength(4)))
+    assert drafted.tokens == plain.tokens
+    assert drafted.statistics.draft is not None
+    assert 0 < drafted.statistics.draft.sources["fake"].accepted < drafted.statistics.draft.sources["fake"].drafted

@@ -53,7 +53,7 @@ ENTRY = EngineEntry(
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeCudart:
     fake = FakeCudart(compute_capability=(8, 9))
-    monkeypatch.setattr("edgekit.runtime.trt_bundle.load_cuda", fake.cuda)
+    monkeypatch.setattr("edgekit.runtime.trt_choice.load_cuda", fake.cuda)
     return fake
 
 
@@ -212,7 +212,7 @@ def test_without_a_gpu_the_real_tensorrt_rtx_is_refused_with_the_reason(make: Ma
 
     if importlib.util.find_spec("tensorrt_rtx") is None:
         lacking("tensorrt-rtx-cu13 is not installed")
-    monkeypatch.setattr("edgekit.runtime.trt_bundle.load_cuda", load_cuda)
+    monkeypatch.setattr("edgekit.runtime.trt_choice.load_cuda", load_cuda)
     try:
         if load_cuda().gpu() is not None:
             pytest.skip("there is a GPU")

@@ -41,9 +41,18 @@ class _Builder:
 
 
 def write_tiny_decoder(
-    path: Path, cache_kind: str, *, vocab: int = 300, seed: int = 0, max_position: int = MAX_POSITION
+    path: Path,
+    cache_kind: str,
+    *,
+    vocab: int = 300,
+    seed: int = 0,
+    max_position: int = MAX_POSITION,
+    features: bool = False,
 ) -> Path:
-    """Write the graph; equal seeds give equal weights whatever the cache kind."""
+    """Write the graph; equal seeds give equal weights whatever the cache kind.
+
+    With `features` it has the output of a decoder with draft heads: the embedding and the last residual stream.
+    """
     b = _Builder(vocab, seed)
     shared = cache_kind == contract.CACHE_SHARED
     b.inputs.append(
@@ -88,6 +97,11 @@ def write_tiny_decoder(
     b.node("Neg", [contract.LOGITS_TO_KEEP], "start")
     b.constant("end", np.array([2**40], np.int64))
     x = b.node("Slice", [x, "start", "end", "axis1"], "kept")
+    if features:
+        shape = [contract.AXIS_BATCH, contract.AXIS_KEPT, 2 * HIDDEN]
+        b.outputs.append(helper.make_tensor_value_info(contract.DRAFT_FEATURES, TensorProto.FLOAT, shape))
+        first = b.node("Slice", ["x", "start", "end", "axis1"], "kept.embedding")
+        b.node("Concat", [first, "kept"], contract.DRAFT_FEATURES, axis=-1)
     x = b.node("RMSNormalization", [x, "norm"], "kept.norm", axis=-1, epsilon=1e-5)
     # Not the embedding: its decoder would say the last token again and again.
     b.node("MatMul", [x, b.weight("head", HIDDEN, vocab)], contract.LOGITS)

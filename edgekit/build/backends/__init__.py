@@ -26,7 +26,7 @@ def backend_named(name: str) -> Backend:
         raise BuildError(
             "engines are built by one of " + ", ".join(known),
             f"{name!r} is none of them",
-            f"did you mean {near[0]}?" if near else "",
+            f"did you mean {near[0]}?" if near else "leave --backend out for the device's own",
         )
     backend: Backend = import_module(f"edgekit.build.backends.{name.replace('-', '_')}").BACKEND
     return backend

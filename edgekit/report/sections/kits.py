@@ -25,6 +25,14 @@ PARITY_SHAPE = {
     "tokens": [int],
     "failure": (str, None),
 }
+#: What `edgekit.kit.plan` puts into a kit.
+_ESTIMATE = {"value": float, "low": float, "high": float}
+PLAN_SHAPE = {
+    "verdict": {"run": str, "build": (str, None)},
+    "memory": {"total": _ESTIMATE, "available": float},
+    "build": {"memory": _ESTIMATE},
+    "speed": {"tokens_per_s": _ESTIMATE, "limit": str},
+}
 _STAGE = {"cosine": NUMBER, "max_abs_error": NUMBER, "relative_error": NUMBER}
 _LONGEST = 300
 
@@ -37,7 +45,7 @@ def section(source: Source) -> Section | None:
     failed = False
     for kit in source.kits:
         device = str(kit.kit["device"])
-        blocks += [Heading(device), *_other_bundle(kit, source), _origin(kit)]
+        blocks += [Heading(device), *_other_bundle(kit, source), _origin(kit), *_plan(kit.kit.get("plan"))]
         if kit.failure is not None:
             why = " ".join(kit.failure[field] + "." for field in ("rule", "fact", "next_step") if kit.failure[field])
             blocks.append(Note(f"It ended at {kit.failure['stage']}: {why}", "bad"))
@@ -80,6 +88,26 @@ def _origin(kit: KitResult) -> Facts:
     return Facts(tuple(rows))
 
 
+def _plan(found: Any) -> list[Block]:
+    """What was planned when the kit was made; kits of older versions carry none."""
+    if misfit(found, PLAN_SHAPE) is not None:
+        return [Note("The kit carries no plan.")] if found is None else _generic("plan", {"plan": found})
+    memory, build, speed = found["memory"], found["build"]["memory"], found["speed"]
+    rows: list[tuple[str, Text]] = [
+        ("plan: running", f"{found['verdict']['run']} in {quantity(memory['available'], 'B')}"),
+        ("plan: memory to run", _range(memory["total"], "B")),
+        ("plan: building there", found["verdict"]["build"] or "not needed"),
+        ("plan: memory to build", _range(build, "B")),
+        ("plan: decoding, cache full", f"{_range(speed['tokens_per_s'], 'tokens/s')}, limited by {speed['limit']}"),
+    ]
+    return [Facts(tuple(rows))]
+
+
+def _range(estimate: dict[str, float], unit: str) -> str:
+    value, low, high = (quantity(estimate[name], unit) for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
 def _parity(part: str, found: dict[str, Any]) -> list[Block]:
     if misfit(found, PARITY_SHAPE) is not None:
         return _generic(part, found)
@@ -116,7 +144,9 @@ def _bench(part: str, found: dict[str, Any]) -> list[Block]:
     rest = {name: value for name, value in found.items() if name not in speed.TIMED and name != "telemetry"}
     telemetry = found.get("telemetry")
     read = telemetry if isinstance(telemetry, dict) else {}
-    return [*speed.figures(found), speed.summary_table(found), *_generic(part, rest), *_generic("telemetry", read)]
+    energy = [Facts(tuple(rows))] if (rows := speed.energy_rows(found)) else []
+    shown = [*energy, *_generic(part, rest), *_generic("telemetry", read)]
+    return [*speed.figures(found), speed.summary_table(found), *shown]
 
 
 def _generic(part: str, found: dict[str, Any]) -> list[Block]:

@@ -14,6 +14,7 @@ class CombinedDrafter:
     """
 
     name = "combined"
+    instant = False
 
     def __init__(self, drafters: Sequence[Drafter]) -> None:
         """Takes the drafters over. Raises ValueError where there are none."""

@@ -65,6 +65,7 @@ class CPDrafter:
     """
 
     name = "cp"
+    instant = False
 
     def __init__(self, session: DraftSession, rule: Rule = "conditional") -> None:
         """Takes the session over.

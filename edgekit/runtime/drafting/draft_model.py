@@ -21,6 +21,7 @@ class DraftModelDrafter:
     """Implements Drafter over another decoder, whose cache follows the context: what was refused is rolled back."""
 
     name = "model"
+    instant = False
 
     def __init__(self, session: DecoderSession, longest: int = 8) -> None:
         """Takes the session over; its tokens must be those of the model that verifies, see `check_same_tokens`."""

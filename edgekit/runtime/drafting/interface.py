@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -34,11 +34,17 @@ class Proposal:
         distributions: what each was drawn from, given the context, the tokens before it and nothing that depends on
             it; None for a token that was no chance at all (all mass on it).
         source: name of the drafter that made it.
+        grade: how much speaks for it, by the drafter's own measure: statistics are kept for each grade.
     """
 
     tokens: tuple[int, ...]
     distributions: tuple[Distribution | None, ...]
     source: str
+    grade: int = 0
+
+    def first(self, count: int) -> Proposal:
+        """Its first `count` tokens."""
+        return replace(self, tokens=self.tokens[:count], distributions=self.distributions[:count])
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,10 @@ class Drafter(Protocol):
     @property
     def longest(self) -> int:
         """Most tokens it proposes at once."""
+
+    @property
+    def instant(self) -> bool:
+        """Whether a proposal takes no time to speak of, so that it can be made before it is known to be wanted."""
 
     def propose(self, context: DraftContext, count: int) -> Proposal:
         """At most `count` tokens (1 <= count <= longest) to follow `context.tokens`."""

@@ -12,6 +12,8 @@ from edgekit.runtime.drafting.interface import DraftContext, Proposal
 
 #: Tokens compared to notice that a context is not the one that was indexed, only longer.
 _CHECKED = 32
+#: Lengths of a match by which proposals are told apart: the longer, the likelier is it to go on.
+GRADES = (1, 2, 3, 4, 6, 8, 16)
 
 
 class NGramDrafter:
@@ -22,6 +24,7 @@ class NGramDrafter:
     """
 
     name = "ngram"
+    instant = True
 
     def __init__(self, longest: int = 8, shortest_match: int = 2, longest_match: int = 4) -> None:
         """
@@ -51,7 +54,7 @@ class NGramDrafter:
         # The copy may reach into itself, as where one line is repeated over and over.
         while len(copied) < count:
             copied.append(copied[len(copied) - period])
-        return Proposal(tuple(copied), (None,) * count, self.name)
+        return Proposal(tuple(copied), (None,) * count, self.name, _grade(tokens, place))
 
     def close(self) -> None:
         """See Drafter.close."""
@@ -98,3 +101,11 @@ class NGramDrafter:
     def _forget(self) -> None:
         self._indexed = array("q")
         self._places = {}
+
+
+def _grade(tokens: Sequence[int], place: int) -> int:
+    """The largest of GRADES that is not longer than what ends alike at `place` and at the end of `tokens`."""
+    alike, most = 0, min(GRADES[-1], place)
+    while alike < most and tokens[place - 1 - alike] == tokens[-1 - alike]:
+        alike += 1
+    return max(grade for grade in GRADES if grade <= alike)

@@ -2,6 +2,10 @@
 
 A token x that was drawn from q is accepted with probability min(1, p(x) / q(x)); otherwise one is drawn from
 max(0, p - q) / Z. Both together give p, whatever q is: p and q are what is left after every filter.
+
+For a token that was no chance (q is all mass on it) that is the same as drawing from p and keeping the token if it is
+the one drawn. This is what is done then, with the very number that `sampling.sample` would take: with such drafts a
+seed gives the text that it gives without.
 """
 
 from __future__ import annotations
@@ -92,8 +96,8 @@ def verify(
     # The penalty sees a drafted token once it is accepted.
     grown = array("q", history if options.repetition_penalty != 1.0 else ())
     for place, (token, q) in enumerate(zip(proposal.tokens, proposal.distributions, strict=True)):
-        if options.greedy:
-            chosen = sample(logits[place], options, grown, generator)
+        if options.greedy or q is None:
+            chosen = _chosen(logits[place], options, grown, generator)
             if chosen != token:
                 return Verdict(place, chosen)
         else:
@@ -101,9 +105,16 @@ def verify(
             if not chance.happens(acceptance(p, q, token), generator):
                 return Verdict(place, chance.choose(residual(p, q, token), generator))
         grown.append(token)
+    return Verdict(len(proposal.tokens), _chosen(logits[-1], options, grown, generator))
+
+
+def _chosen(
+    logits: npt.NDArray[np.float32], options: SamplingOptions, history: Sequence[int], generator: np.random.Generator
+) -> int:
+    """What `sampling.sample` chooses, and with the same random number."""
     if options.greedy:
-        return Verdict(len(proposal.tokens), sample(logits[-1], options, grown, generator))
-    return Verdict(len(proposal.tokens), chance.choose(target(logits[-1], options, grown), generator))
+        return sample(logits, options, history, generator)
+    return chance.choose(target(logits, options, history), generator)
 
 
 def verify_rows(

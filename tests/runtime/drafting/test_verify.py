@@ -181,3 +181,21 @@ def test_a_batch_samples_as_its_rows_would() -> None:
     assert together == alone
     with pytest.raises(ValueError, match="shorter"):
         verify_rows(logits, drafts[:2], options, histories, [np.random.default_rng(i) for i in range(3)])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_seed_gives_the_same_tokens_with_certain_drafts_and_without(seed: int) -> None:
+    """Token by token with `sample`, and by drafts of which some are right: the same numbers decide."""
+    logits = np.random.default_rng(7).standard_normal((40, 12)).astype(np.float32)
+    options = SamplingOptions(temperature=1.3, top_p=0.95, top_k=9)
+    plain, drafted = (np.random.default_rng(seed) for _ in range(2))
+    wanted = [sample(row, options, (), plain) for row in logits]
+    found: list[int] = []
+    dice = np.random.default_rng(seed + 100)
+    while len(found) < len(wanted):
+        count = int(dice.integers(0, min(5, len(wanted) - len(found))))
+        draft = [wanted[len(found) + i] if dice.random() < 0.7 else int(dice.integers(12)) for i in range(count)]
+        verdict = verify(logits[len(found) : len(found) + count + 1], certain(*draft), options, (), drafted)
+        found += [*draft[: verdict.accepted], verdict.token]
+    assert found == wanted
+    assert plain.random() == drafted.random()

@@ -1,0 +1,70 @@
+"""W ≈ Q_b(W) + low rank + sparse: a base of few bits, corrected where the activations notice.
+
+Alternating: the base rounds what the correction leaves, by GPTQ (arXiv 2210.17323); the correction is fitted to what
+the base leaves, in the metric (CALDERA, arXiv 2405.18886, algorithm 1). Its sparse part takes the weights that are
+largest for the activations out of the base before that is rounded (SpQR, arXiv 2306.03078): GPTQ then has no outliers
+to span, and its error, shaped to cancel, shows no single weights worth mending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from edgekit.compress.gptq import gptq_quantize
+from edgekit.compress.saten.compressed import CompressedMatrix, compressed
+from edgekit.compress.saten.correction import Split, best_of_rounds, dense, splits, stored_factors, stored_sparse
+from edgekit.compress.saten.pieces import Base, base, base_bytes
+from edgekit.compress.saten.request import Request, too_small
+from edgekit.compress.saten.residual import scaled_mask
+
+#: Shares of what the base leaves that are tried for the sparse part.
+SHARES = (0.0, 0.3, 1.0)
+
+#: How many of the largest bases that fit are tried; smaller ones, which leave more to the correction, did worse.
+BASES = 2
+
+
+def fit(request: Request) -> CompressedMatrix:
+    """The best base, split and round."""
+    sizes = base_sizes(request)
+    fitting = sorted((size for size in sizes if size[0] <= request.budget), reverse=True)
+    found = best_of_rounds(
+        _rounds(request, bits, block, split)
+        for size, bits, block in fitting[:BASES]
+        for split in splits(request, request.budget - size, SHARES)
+    )
+    if found is None:
+        raise too_small(request, "a base with this correction", min(sizes)[0])
+    return found
+
+
+def base_sizes(request: Request) -> list[tuple[int, int, int]]:
+    """(bytes, bits, block) of every base that may be used."""
+    rows, inputs = request.shape
+    settings = request.settings
+    blocks = [block for block in settings.base_blocks if inputs % block == 0] or [min(settings.base_blocks)]
+    return [(base_bytes(rows, inputs, bits, block), bits, block) for bits in settings.base_bits for block in blocks]
+
+
+def rounded(request: Request, weight: Tensor, bits: int, block: int) -> Base:
+    """A matrix [N, K] rounded by GPTQ."""
+    return base(gptq_quantize(weight.float().numpy(), request.metric.moments, bits, block))
+
+
+def _rounds(request: Request, bits: int, block: int, split: Split) -> Iterator[CompressedMatrix]:
+    weight = request.weight.double()
+    mask = scaled_mask(weight, split.sparsity, request.metric)
+    kept, low = weight * mask, dense(None, weight)
+    for _ in range(request.settings.rounds):
+        low_bit = rounded(request, weight - low - kept, bits, block)
+        rest = weight - dense(low_bit, weight)
+        factors = stored_factors(request, rest - kept, split.for_factors)
+        low = dense(factors, weight)
+        part = stored_sparse(request, rest - low, mask, split.sparsity)
+        kept = dense(part, weight)
+        pieces = [piece for piece in (low_bit, factors, part) if piece is not None]
+        yield compressed("saten-augmented", weight, request.metric, pieces)
+        if factors is None and part is None:
+            return

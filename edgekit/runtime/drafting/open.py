@@ -1,0 +1,209 @@
+"""What --draft asks for, opened for a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.contract import FORM_ORT, FORM_PORTABLE
+from edgekit.errors import BundleError, SessionError
+from edgekit.runtime.drafting.acceptance import Source
+from edgekit.runtime.drafting.controller import Controller
+from edgekit.runtime.drafting.cp import CPDrafter, DraftSession
+from edgekit.runtime.drafting.draft_session import OrtDraftSession
+from edgekit.runtime.drafting.drafting import Drafting, Policy
+from edgekit.runtime.drafting.fixed import FixedLength
+from edgekit.runtime.drafting.interface import Drafter
+from edgekit.runtime.drafting.ngram import NGramDrafter
+from edgekit.runtime.sampling import SamplingOptions
+
+if TYPE_CHECKING:
+    from edgekit.bundle import Bundle
+    from edgekit.bundle.draft_entry import DraftInfo
+
+AUTO, HEADS, COPIES, OFF = "auto", "cp", "ngram", "off"
+CHOICES = (AUTO, HEADS, COPIES, OFF)
+
+#: Chances of a copy's tokens by how much repeats (the grades of NGramDrafter), until a conversation tells better:
+#: guesses.
+_COPY_CHANCES = {2: 0.2, 3: 0.35, 4: 0.45, 6: 0.6, 8: 0.7, 16: 0.85}
+#: Most tokens of a copy, unless more are asked for.
+_LONGEST_COPY = 8
+#: From this temperature on draft heads are expected to do as they did in training at temperature 1.
+_WARM = 0.5
+
+
+def drafting_for(
+    bundle: Bundle,
+    choice: str | Path | None,
+    count: int | None = None,
+    *,
+    sampling: SamplingOptions,
+    backend: str = "cpu",
+    threads: int | None = None,
+    operators: str = "auto",
+) -> Drafting | None:
+    """Drafters of a bundle with what chooses among them.
+
+    Args:
+        choice: one of CHOICES, or the directory of a draft model's bundle. None for AUTO, but for OFF where the answer
+            is to be the same each time and drafting would change it, see `repeats`.
+        count: tokens of each draft; None for what is fastest, by measurement.
+        sampling: how tokens are chosen; only to know what to expect at first.
+        backend, threads, operators: of the model's session; drafters run alike.
+
+    Returns:
+        None for no drafting.
+
+    Raises:
+        SessionError: there are no draft heads, a draft model has other tokens, drafts cannot be that long, or an engine
+            cannot be opened.
+        BundleError: the bundle of a draft model, or the files of draft heads, are not what they should be; with
+            TensorRT, no engine of the heads is there that this machine can run.
+        DoesNotFit: memory ran out.
+    """
+    if choice is None:
+        choice = AUTO if repeats(bundle) or not (sampling.greedy or sampling.seed is not None) else OFF
+    if choice == OFF:
+        return None
+    drafters = drafters_for(bundle, choice, count, backend=backend, threads=threads, operators=operators)
+    return Drafting(drafters, policy_for(bundle, count, sampling))
+
+
+def drafters_for(
+    bundle: Bundle,
+    choice: str | Path,
+    count: int | None = None,
+    *,
+    backend: str = "cpu",
+    threads: int | None = None,
+    operators: str = "auto",
+) -> list[Drafter]:
+    """The drafters alone, the first to be asked first; see `drafting_for`. Raises what it does."""
+    check_choice(bundle, choice)
+    drafters: list[Drafter] = []
+    try:
+        if choice in (AUTO, COPIES):
+            drafters.append(NGramDrafter(longest=max(count or 0, _LONGEST_COPY)))
+        heads = bundle.manifest.draft
+        if heads is not None and (choice == HEADS or (choice == AUTO and _runs_heads(bundle, backend))):
+            drafters.append(CPDrafter(_draft_session(bundle, heads, backend, threads)))
+        if choice not in CHOICES:
+            drafters.append(_draft_model(Path(choice), backend, threads, operators))
+        if count is not None:
+            _check_length(count, drafters)
+    except BaseException:
+        for drafter in drafters:
+            drafter.close()
+        raise
+    return drafters
+
+
+def check_choice(bundle: Bundle, choice: str | Path) -> None:
+    """Refuse, before anything is opened, draft heads that are not there and a draft model of other tokens.
+
+    Raises:
+        SessionError: as said.
+        BundleError: a draft model's bundle is damaged.
+    """
+    if choice == HEADS and bundle.manifest.draft is None:
+        raise SessionError(
+            "--draft cp drafts with a bundle's draft heads",
+            f"{bundle.path} has none",
+            "train them: edgekit draft train CHECKPOINT -o HEADS.safetensors, and export with them: "
+            "edgekit export CHECKPOINT -o BUNDLE --draft HEADS.safetensors; or choose --draft ngram",
+        )
+    if choice not in CHOICES:
+        from edgekit.bundle import read_bundle
+        from edgekit.runtime.drafting.draft_model import check_same_tokens
+
+        check_same_tokens(bundle, read_bundle(choice))
+
+
+def policy_for(bundle: Bundle, count: int | None, sampling: SamplingOptions) -> Policy:
+    """What chooses among drafters in a new conversation; see `drafting_for`."""
+    if count is not None:
+        return FixedLength(count)
+    heads = bundle.manifest.draft
+    priors: dict[Source, Sequence[float]] = {
+        Source(COPIES, grade): (chance,) for grade, chance in _COPY_CHANCES.items()
+    }
+    return Controller({**priors, Source(HEADS): _prior(heads.acceptance if heads else None, sampling)})
+
+
+def repeats(bundle: Bundle) -> bool:
+    """Whether tokens verified together are those of plain decoding, rounding in the last bits aside.
+
+    ONNX Runtime's integer products round activations to 8 bits. What differs in a last bit before, as attention does
+    for one token and for several, then becomes a whole step of these 8 bits here and there, and after some layers the
+    logits differ as much as they do from those without such rounding: on SmolLM2-135M in int4 by 0.6 in the median,
+    so that one token in twenty is another. Neither is more right. But the lengths of drafts follow measured times, and
+    so the text would not be the same each time.
+    """
+    manifest = bundle.manifest
+    return not (manifest.form in (FORM_ORT, FORM_PORTABLE) and manifest.dtype in ("int8", "int4"))
+
+
+def _runs_heads(bundle: Bundle, backend: str) -> bool:
+    """Whether the bundle has what runs its draft heads with a backend: for TensorRT, an engine of them."""
+    return backend != "tensorrt" or any(entry.draft is not None for entry in bundle.manifest.engines)
+
+
+def _draft_session(bundle: Bundle, heads: DraftInfo, backend: str, threads: int | None) -> DraftSession:
+    vocabulary = _vocabulary(bundle.file(heads.vocabulary))
+    if backend == "tensorrt":
+        from edgekit.runtime.trt_bundle import open_draft_session
+
+        return open_draft_session(bundle, vocabulary)
+    return OrtDraftSession(bundle.file(heads.file), vocabulary, backend=backend, threads=threads)
+
+
+def _vocabulary(path: Path) -> npt.NDArray[np.int64]:
+    """int64 [D]. Raises BundleError for a file that is no array of whole numbers."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        found, fact = None, str(error)
+    else:
+        fact = f"it is {found.dtype} {list(found.shape)}"
+    if found is None or found.ndim != 1 or found.dtype.kind not in "iu":
+        raise BundleError(
+            "a draft vocabulary is a list of tokens", f"{path}: {fact}", "export the bundle again: edgekit export"
+        )
+    tokens: npt.NDArray[np.int64] = found.astype(np.int64)
+    return tokens
+
+
+def _prior(acceptance: Mapping[str, Any] | None, sampling: SamplingOptions) -> Sequence[float]:
+    """Chances by position that heads reached in training; empty where it is not told.
+
+    Drafts are the likeliest tokens where a seed has to give the same text, and where there is no chance.
+    """
+    certain = sampling.temperature < _WARM or sampling.seed is not None
+    found = (acceptance or {}).get("greedy" if certain else "sampled")
+    fitting = isinstance(found, list) and all(isinstance(each, int | float) and 0 <= each <= 1 for each in found)
+    return tuple(float(each) for each in found) if isinstance(found, list) and fitting else ()
+
+
+def _draft_model(path: Path, backend: str, threads: int | None, operators: str) -> Drafter:
+    from edgekit.bundle import read_bundle
+    from edgekit.runtime.drafting.draft_model import DraftModelDrafter
+    from edgekit.runtime.session import session_from_bundle
+
+    return DraftModelDrafter(
+        session_from_bundle(read_bundle(path), backend=backend, threads=threads, operators=operators)
+    )
+
+
+def _check_length(count: int, drafters: Sequence[Drafter]) -> None:
+    shortest = min(drafters, key=lambda drafter: drafter.longest)
+    if count > shortest.longest:
+        raise SessionError(
+            "a draft has at most as many tokens as its drafter can propose",
+            f"{count} were asked for, {shortest.name} proposes {shortest.longest}",
+            f"choose --draft-tokens {shortest.longest} or less, or leave it out for what is fastest",
+        )

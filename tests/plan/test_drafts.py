@@ -1,0 +1,135 @@
+"""What drafting wins, by hand: chances into tokens, bytes into time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit.bundle import Bundle, read_bundle
+from edgekit.errors import DeviceError
+from edgekit.plan import step_cost
+from edgekit.plan.break_even import USUAL_ACCEPTANCE, expected_tokens
+from edgekit.plan.drafts import DRAFT_LAYERS, Drafts, drafts_for, expected_by, forecast
+from edgekit.plan.facts import notes, plan_facts
+from edgekit.plan.machine import machine
+from edgekit.plan.model_sizes import ModelSizes
+from edgekit.plan.options import options_for
+from edgekit.plan.plan import make_plan
+from edgekit.plan.step_cost import StepCost
+from tests.chat.tiny_bundle import write_tiny_bundle
+from tests.plan.conftest import BOARD
+
+
+@pytest.fixture
+def with_heads(tmp_path: Path) -> Bundle:
+    """Its manifest says that it has draft heads; a file of it stands for their graph."""
+    path = write_tiny_bundle(tmp_path / "bundle")
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["draft"] = {
+        "file": "chat_template.jinja", "data": ["tokenizer.json"], "vocabulary": "tokenizer_config.json",
+        "vocabulary_size": 9, "tokens": 3, "rank": 2, "components": 2, "feature_layers": [1],
+        "features": manifest["model"]["hidden_size"], "acceptance": {"greedy": [0.7, 0.6, 0.5], "sampled": [0.5] * 3},
+    }  # fmt: skip
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return read_bundle(path)
+
+
+def size(bundle: Bundle, *names: str) -> int:
+    return sum((bundle.path / name).stat().st_size for name in names)
+
+
+def test_tokens_of_a_step_by_chances() -> None:
+    assert expected_by(()) == [1.0]
+    assert expected_by((0.5, 0.4, 1.0)) == pytest.approx([1.0, 1.5, 1.7, 1.9])
+    assert expected_by((0.8,) * 4)[-1] == pytest.approx(expected_tokens(0.8, 4))
+
+
+def test_a_step_reads_weights_and_draft_graph_once(llama_2_7b: ModelSizes) -> None:
+    cost = StepCost(llama_2_7b, machine(BOARD), "fp16", in_place=True)
+    graph = 400_000_000
+    found = forecast(cost, Drafts((0.8, 0.8), graph, "as given"), 100)
+    plain = cost.step(100).seconds
+    drafting = graph / (step_cost.BANDWIDTH_SHARE * 100e9) + DRAFT_LAYERS * step_cost.CYCLES_PER_LAYER / 1e9
+    verifying = cost.step(100, positions=3).seconds
+    assert found.draft_cost == pytest.approx(drafting / plain)
+    assert found.verify_cost == pytest.approx(verifying / plain)
+    assert found.tokens_per_step == pytest.approx(1 + 0.8 + 0.64)
+    assert found.speed_up == pytest.approx(2.44 * plain / (verifying + drafting))
+    assert found.best == 2
+    assert found.tokens_per_s.value == pytest.approx(2.44 / (verifying + drafting))
+    assert found.tokens_per_s.low < found.tokens_per_s.value < found.tokens_per_s.high
+    # From that chance on, and not below, the block gives more than it costs.
+    assert found.needed_acceptance is not None
+    assert expected_tokens(found.needed_acceptance, 2) == pytest.approx(found.verify_cost + found.draft_cost)
+
+
+def test_where_drafting_loses_plain_decoding_is_best(llama_2_7b: ModelSizes) -> None:
+    cost = StepCost(llama_2_7b, machine(BOARD), "fp16", in_place=True)
+    found = forecast(cost, Drafts((0.1,) * 4, 3_000_000_000, "as given"), 100)
+    assert found.speed_up < 1
+    assert (found.best, found.best_speed_up) == (0, 1.0)
+    assert found.tokens_per_s.value == pytest.approx(1 / cost.step(100).seconds)
+    # Reading a draft graph seven times as large as the model.
+    assert forecast(cost, Drafts((1.0, 1.0), 95_000_000_000, "as given"), 100).needed_acceptance is None
+
+
+def test_a_shorter_draft_may_be_best(llama_2_7b: ModelSizes) -> None:
+    slow = machine(replace(BOARD, peak_ops_per_s={"fp16": 0.3e12}))
+    found = forecast(StepCost(llama_2_7b, slow, "fp16", in_place=True), Drafts((0.9, 0.1, 0.1, 0.1), None, ""), 16)
+    assert 0 < found.best < 4
+    assert found.best_speed_up > found.speed_up
+
+
+def test_what_is_asked_for() -> None:
+    assert drafts_for("smollm2-135m", None, None) is None
+    found = drafts_for("smollm2-135m", 3, 0.5)
+    assert found == Drafts((0.5, 0.5, 0.5), None, "as given")
+    assert drafts_for("smollm2-135m", None, 0.5) == Drafts((0.5,) * 4, None, "as given")
+    usual = drafts_for("smollm2-135m", 2, None)
+    assert usual is not None
+    assert usual.chances == (USUAL_ACCEPTANCE,) * 2
+
+
+def test_what_a_bundle_holds(with_heads: Bundle) -> None:
+    read = size(with_heads, "chat_template.jinja", "tokenizer.json")
+    found = drafts_for(str(with_heads.path), None, None)
+    assert found == Drafts((0.7, 0.6, 0.5), read, "measured when the heads were trained")
+    assert drafts_for(str(with_heads.path), 2, None) == Drafts((0.7, 0.6), read, found.basis)
+    assert drafts_for(str(with_heads.path), 2, 0.9) == Drafts((0.9, 0.9), read, "as given")
+    with pytest.raises(DeviceError) as caught:
+        drafts_for(str(with_heads.path), 4, None)
+    assert "proposes 3" in caught.value.fact
+
+
+def test_a_bundle_without_heads_says_nothing(tmp_path: Path) -> None:
+    path = write_tiny_bundle(tmp_path / "bundle")
+    assert drafts_for(str(path), None, None) is None
+    assert drafts_for(str(path), 2, 0.5) == Drafts((0.5, 0.5), None, "as given")
+
+
+def plan(sizes: ModelSizes, drafts: Drafts | None) -> Any:
+    return make_plan("model", sizes, BOARD, options_for(sizes, dtype="fp16", context=1024, drafts=drafts))
+
+
+def test_a_plan_with_drafts(smollm2: ModelSizes) -> None:
+    plain, drafted = plan(smollm2, None), plan(smollm2, Drafts((0.7,) * 4, 20_000_000, "as given"))
+    assert plain.drafting is None
+    assert drafted.speed == plain.speed, "a plain step reads no heads"
+    weights = [next(item for item in each.memory.items if item.name == "weights") for each in (plain, drafted)]
+    assert weights[1].bytes.value - weights[0].bytes.value == 20_000_000
+    facts = plan_facts(drafted)
+    assert facts["drafting"]["proposed"] == 4
+    assert facts["drafting"]["tokens_per_s"]["value"] > facts["speed"]["tokens_per_s"]["value"]
+    assert plan_facts(plain)["drafting"] is None
+    assert any("upper bound" in note for note in notes(drafted))
+    assert not any("upper bound" in note for note in notes(plain))
+
+
+def test_drafting_is_told_for_one_sequence(smollm2: ModelSizes) -> None:
+    with pytest.raises(DeviceError) as caught:
+        options_for(smollm2, dtype="fp16", batch=2, drafts=Drafts((0.5,), None, ""))
+    assert "--batch is 2" in caught.value.fact
