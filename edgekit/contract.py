@@ -1,4 +1,4 @@
-"""Names, axes and element types of a decoder graph's inputs and outputs.
+"""Names, axes and element types of a graph's inputs and outputs: of decoders, and of encoders.
 
 Export writes them, build reads them, the runtime binds them: this is the only place that spells them. The names are
 those of Hugging Face exports, so that a stock onnxruntime-genai can bind the same graph.
@@ -16,6 +16,10 @@ from typing import TypeVar
 #: The domain of our own operators.
 OPERATOR_DOMAIN = "edgekit"
 
+#: What a bundle's model is. A decoder continues a text, with a cache; an encoder makes one vector of a text, without.
+KIND_DECODER, KIND_ENCODER = "decoder", "encoder"
+KINDS = (KIND_DECODER, KIND_ENCODER)
+
 _Size = TypeVar("_Size", int, str)
 
 INPUT_IDS = "input_ids"
@@ -23,6 +27,14 @@ ATTENTION_MASK = "attention_mask"
 #: How many positions get logits, counted from the end; 0 for all. onnxruntime-genai knows it by this name.
 LOGITS_TO_KEEP = "num_logits_to_keep"
 LOGITS = "logits"
+
+#: Input of encoders that tell the two texts of a pair apart, int64 [B, S]; zeros for a single text.
+TOKEN_TYPE_IDS = "token_type_ids"
+#: Output of an encoder, float32 [B, hidden], under the name that sentence-transformers gives it.
+SENTENCE_EMBEDDING = "sentence_embedding"
+#: How an encoder makes one vector of a text: the mean of its tokens' vectors, or the first token's vector.
+POOLING_MEAN, POOLING_CLS = "mean", "cls"
+POOLINGS = (POOLING_MEAN, POOLING_CLS)
 
 #: Output of a decoder that has draft heads: float32 [B, K, F], the residual stream of the layers that the heads read,
 #: side by side, at the positions that get logits.
@@ -50,6 +62,8 @@ AXIS_KEPT = "kept_sequence_length"
 CACHE_CONCAT = "concat"
 #: The cache whose past and present are one buffer for C tokens, written in place.
 CACHE_SHARED = "shared"
+#: Of an encoder, which keeps nothing from one call to the next.
+CACHE_NONE = "none"
 
 FORM_PORTABLE = "portable"
 FORM_ORT = "ort"
@@ -156,6 +170,17 @@ def decoder_outputs(caches: Sequence[LayerCache], cache_dtype: str, vocab: int) 
             shape = tensor.shape(AXIS_BATCH, AXIS_TOTAL)
             signature.append(TensorSignature(present_name(layer, tensor.suffix), cache_dtype, shape))
     return signature
+
+
+def encoder_inputs(token_types: bool) -> list[TensorSignature]:
+    """Inputs of an encoder in graph order. Padding is at the right, with zeros in the attention mask."""
+    names = [INPUT_IDS, ATTENTION_MASK, *([TOKEN_TYPE_IDS] if token_types else [])]
+    return [TensorSignature(name, "int64", (AXIS_BATCH, AXIS_SEQUENCE)) for name in names]
+
+
+def encoder_outputs(dimensions: int) -> list[TensorSignature]:
+    """Outputs of an encoder whose embeddings have so many dimensions."""
+    return [TensorSignature(SENTENCE_EMBEDDING, "float32", (AXIS_BATCH, dimensions))]
 
 
 def draft_features_output(features: int) -> TensorSignature:

@@ -10,11 +10,13 @@ bundle.file("model.onnx"), bundle.manifest.model.layers
 
 from __future__ import annotations
 
+from edgekit.bundle.kind import require_kind
 from edgekit.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA,
     CacheInfo,
     DraftInfo,
+    EncoderInfo,
     EngineEntry,
     FileEntry,
     GraphInfo,
@@ -34,6 +36,7 @@ __all__ = [
     "BundleDraft",
     "CacheInfo",
     "DraftInfo",
+    "EncoderInfo",
     "EngineEntry",
     "FileCheck",
     "FileEntry",
@@ -46,6 +49,7 @@ __all__ = [
     "find_measurement",
     "read_bundle",
     "read_sidecar",
+    "require_kind",
     "write_bundle",
     "write_sidecar",
 ]

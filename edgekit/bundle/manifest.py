@@ -22,6 +22,7 @@ __all__ = [
     "SCHEMA",
     "CacheInfo",
     "DraftInfo",
+    "EncoderInfo",
     "EngineEntry",
     "FileEntry",
     "GraphInfo",
@@ -44,7 +45,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The shape of the decoder; `max_context` is the checkpoint's limit in tokens."""
+    """The shape of the model; `max_context` is the checkpoint's limit in tokens."""
 
     name: str
     model_type: str
@@ -59,12 +60,32 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """How the key/value cache is bound: `kind` "shared" (in place) or "concat"; the capacity limit is in tokens."""
+    """How the key/value cache is bound: `kind` "shared" (in place) or "concat"; the capacity limit is in tokens.
+
+    An encoder has none (`kind` "none", no bytes); the limit is then the longest text.
+    """
 
     kind: str
     dtype: str
     capacity_limit: int
     bytes_per_token: int
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """How an encoder makes one vector of a text.
+
+    Attributes:
+        pooling: one of `edgekit.contract.POOLINGS`.
+        normalize: whether vectors have length 1.
+        dimensions: of a vector.
+        max_tokens: what longer texts are cut to, the special tokens included.
+    """
+
+    pooling: str
+    normalize: bool
+    dimensions: int
+    max_tokens: int
 
 
 @dataclass(frozen=True)
@@ -99,10 +120,16 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle contains and how it came about; `draft` is None where it has no draft heads."""
+    """What a bundle contains and how it came about.
+
+    `encoder` is there where `kind` is that of an encoder; `draft` is None where there are no draft heads, which only a
+    decoder has.
+    """
 
     schema: int
     edgekit: str
+    kind: str
+    encoder: EncoderInfo | None
     model: ModelInfo
     form: str
     dtype: str
@@ -127,6 +154,8 @@ class Manifest:
         schema = raw.integer("schema")
         if schema != SCHEMA:
             _refuse_schema(schema, raw.values.get("edgekit"))
+        # Absent from bundles of decoders.
+        kind = raw.one_of("kind", contract.KINDS) if "kind" in raw.values else contract.KIND_DECODER
         model, cache, graph, tokens = (raw.fields(name) for name in ("model", "cache", "graph", "tokens"))
         files = tuple(
             FileEntry(safe_name(entry.text("name")), entry.integer("bytes"), entry.digest("sha256"))
@@ -135,6 +164,8 @@ class Manifest:
         manifest = cls(
             schema=schema,
             edgekit=raw.text("edgekit"),
+            kind=kind,
+            encoder=_encoder(raw.fields("encoder")) if kind == contract.KIND_ENCODER else None,
             model=ModelInfo(
                 name=model.text("name"),
                 model_type=model.text("model_type"),
@@ -143,7 +174,7 @@ class Manifest:
             form=raw.one_of("form", contract.FORMS),
             dtype=raw.text("dtype"),
             cache=CacheInfo(
-                kind=cache.one_of("kind", (contract.CACHE_SHARED, contract.CACHE_CONCAT)),
+                kind=cache.one_of("kind", _CACHES[kind]),
                 dtype=cache.text("dtype"),
                 capacity_limit=cache.integer("capacity_limit", least=1),
                 bytes_per_token=cache.integer("bytes_per_token"),
@@ -158,7 +189,8 @@ class Manifest:
             tokens=Tokens(
                 bos=tokens.optional_integer("bos"),
                 eos=tokens.integers("eos", "token ids"),
-                pad=tokens.optional_integer("pad"),
+                # An encoder fills batches with it.
+                pad=tokens.integer("pad") if kind == contract.KIND_ENCODER else tokens.optional_integer("pad"),
                 add_bos=tokens.boolean("add_bos"),
             ),
             files=files,
@@ -171,14 +203,27 @@ class Manifest:
                 )
             ),
             engines=engine_entries(raw),
-            draft=draft_entry(raw),
+            draft=draft_entry(raw) if kind == contract.KIND_DECODER else None,
             raw=raw.values,
         )
         _check_listing(manifest)
         return manifest
 
 
+_CACHES = {
+    contract.KIND_DECODER: (contract.CACHE_SHARED, contract.CACHE_CONCAT),
+    contract.KIND_ENCODER: (contract.CACHE_NONE,),
+}
 MODEL_SIZES = ("layers", "heads", "kv_heads", "head_dim", "vocab_size", "hidden_size", "max_context")
+
+
+def _encoder(fields: Fields) -> EncoderInfo:
+    return EncoderInfo(
+        pooling=fields.one_of("pooling", contract.POOLINGS),
+        normalize=fields.boolean("normalize"),
+        dimensions=fields.integer("dimensions", least=1),
+        max_tokens=fields.integer("max_tokens", least=1),
+    )
 
 
 def _check_listing(manifest: Manifest) -> None:

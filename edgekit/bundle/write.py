@@ -227,7 +227,7 @@ def _finish(draft: BundleDraft, progress: Callable[[int], None] | None, known: M
 
 def _position(field_name: str) -> int:
     """What the bundle is comes first and the long list of files last."""
-    first = ("schema", "edgekit", "model", "form", "dtype", "cache", "tokens")
+    first = ("schema", "edgekit", "kind", "model", "form", "dtype", "cache", "tokens")
     return first.index(field_name) if field_name in first else len(first) + (field_name == "files")
 
 

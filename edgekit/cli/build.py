@@ -84,7 +84,7 @@ def command(bundle: Path, output: Path | None, progress: str, dry_run: bool, as_
     there and run with one command.
     """
     from edgekit.build.bundle_engine import engine_from_bundle, prepared_build
-    from edgekit.bundle import read_bundle
+    from edgekit.bundle import read_bundle, require_kind
     from edgekit.cli.build_progress import displayed_build
     from edgekit.cli.planned_build import beside, beside_rows, expected_seconds, planned_line
     from edgekit.cli.table import print_table
@@ -93,6 +93,7 @@ def command(bundle: Path, output: Path | None, progress: str, dry_run: bool, as_
     if output is not None:
         _refuse_what_a_kit_has_not(choices)
     opened = read_bundle(bundle, verify="full", engines=False)
+    require_kind(opened, "decoder", "an engine")
     if output is not None:
         _make_kit(opened, request, output, as_json, dry_run=dry_run)
         return

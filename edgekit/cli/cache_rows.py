@@ -37,16 +37,25 @@ def caches_factors(model_type: str) -> bool:
 
     The file is parsed and not imported, because models import torch and plain ones are described without it.
     """
+    return any(isinstance(value, ast.Constant) and value.value is True for value in _assigned(model_type, MARKER))
+
+
+def is_encoder(model_type: str) -> bool:
+    """Whether the file of that model says that it is an encoder, which has no cache; false for unknown models."""
+    return any(isinstance(value, ast.Name) and value.id == "KIND_ENCODER" for value in _assigned(model_type, "KIND"))
+
+
+def _assigned(model_type: str, name: str) -> list[ast.expr]:
+    """What the file of a model assigns to a name, at its top level."""
     (folder,) = edgekit.models.__path__
     found = [path for path in Path(folder).glob("*.py") if path.stem == model_type]
-    return any(
-        isinstance(node, ast.Assign)
-        and any(isinstance(target, ast.Name) and target.id == MARKER for target in node.targets)
-        and isinstance(node.value, ast.Constant)
-        and node.value.value is True
+    return [
+        node.value
         for path in found
         for node in ast.parse(path.read_bytes()).body
-    )
+        if isinstance(node, ast.Assign)
+        and any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
+    ]
 
 
 def _factored_sizes(config: dict[str, Any]) -> CacheSizes | None:

@@ -64,7 +64,7 @@ def command(
     """
     choice = draft_choice(draft, draft_tokens)
 
-    from edgekit.bundle import read_bundle
+    from edgekit.bundle import read_bundle, require_kind
     from edgekit.chat.conversation import Conversation
     from edgekit.chat.defaults import chat_sampling
     from edgekit.chat.dialogue import Dialogue
@@ -76,6 +76,7 @@ def command(
     from edgekit.runtime.session import session_from_bundle
 
     opened = read_bundle(bundle)
+    require_kind(opened, "decoder", "a chat")
     tokenizer = tokenizer_from_bundle(opened)
     rendered_by = template_from_bundle(opened, template)
     conversation = Conversation() if load_file is None else Conversation.load(load_file)

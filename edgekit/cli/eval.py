@@ -1,4 +1,4 @@
-"""Measure the perplexity of a text."""
+"""Measure what a bundle's model can: the perplexity of a text, or embeddings against the original's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
-    "--text", "text_file", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), help="UTF-8."
+    "--text",
+    "text_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="UTF-8; a decoder needs it.",
 )
 @click.option("--context", type=click.IntRange(min=2), default=512, show_default=True, help="Tokens of a window.")
 @click.option(
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     bundle: Path,
-    text_file: Path,
+    text_file: Path | None,
     context: int,
     stride: int | None,
     max_windows: int | None,
@@ -60,16 +63,32 @@ def command(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Measure the perplexity of a text.
+    """Measure the perplexity of a text, or an encoder's embeddings.
 
     The text is cut into windows of --context tokens. Each token is predicted once, from those before it in its
     window; the first of a window that nothing comes before is not predicted. Where the bundle begins texts with a
-    token of its own, every window begins with it. The result is kept in the bundle as eval.json.
+    token of its own, every window begins with it.
+
+    An encoder needs no --text: its embeddings of labelled passages that are shipped are compared with those of the
+    checkpoint it was made from, or of --against or --baseline.
+
+    The result is kept in the bundle as eval.json.
     """
     if against is not None and baseline is not None:
         raise click.UsageError("--against and --baseline exclude each other.")
 
     from edgekit.bundle import read_bundle, write_sidecar
+
+    opened = read_bundle(bundle)
+    if opened.manifest.kind == "encoder":
+        from edgekit.cli.encoder_eval import evaluate_encoder
+
+        _refuse_for_encoder()
+        evaluate_encoder(bundle, opened, against, baseline, backend, threads, offline, as_json)
+        return
+    if text_file is None:
+        raise click.UsageError("Missing option '--text'.")
+
     from edgekit.cli.display_progress import displayed_progress
     from edgekit.cli.torch_needed import require_torch
     from edgekit.evaluate.document import eval_document
@@ -77,7 +96,6 @@ def command(
     from edgekit.evaluate.text import encoded_text
     from edgekit.evaluate.windows import plan_of
 
-    opened = read_bundle(bundle)
     if against is not None:
         require_torch("measuring a checkpoint")
     tokens = opened.manifest.tokens
@@ -105,6 +123,15 @@ def command(
         click.echo(json.dumps({"bundle": str(bundle), **document}, indent=2))
     else:
         _print(document)
+
+
+def _refuse_for_encoder() -> None:
+    """Options that have no effect with an encoder are refused, not ignored."""
+    current = click.get_current_context()
+    for parameter in ("text_file", "context", "stride", "max_windows", "resume", "operators"):
+        if current.get_parameter_source(parameter) is not click.core.ParameterSource.DEFAULT:
+            name = {"text_file": "text"}.get(parameter, parameter).replace("_", "-")
+            raise click.UsageError(f"--{name} has no effect with an encoder.")
 
 
 def _of_checkpoint(

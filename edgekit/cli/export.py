@@ -133,7 +133,8 @@ def command(
         return
     for line in summary_lines(path, manifest):
         click.echo(line)
-    click.echo(f"next: edgekit parity {path}, or edgekit chat {path}")
+    use = "chat" if manifest.get("kind", "decoder") == "decoder" else "embed"
+    click.echo(f"next: edgekit parity {path}, or edgekit {use} {path}")
 
 
 def _refuse_idle(given: dict[str, Any]) -> None:

@@ -66,12 +66,22 @@ def summary_lines(path: Path, manifest: Mapping[str, Any]) -> list[str]:
     rows += [(f"file {file['name']}", size(file["bytes"])) for file in manifest["files"]]
     model, cache = manifest["model"], manifest["cache"]
     rows.append(("all files", size(sum(file["bytes"] for file in manifest["files"]))))
-    rows.append(
-        ("context", f"up to {cache['capacity_limit']:,} tokens, {cache['bytes_per_token']:,} bytes of cache each")
-    )
+    if (encoder := manifest.get("encoder")) is not None:
+        rows.append(("embeddings", encoder_words(encoder)))
+    else:
+        rows.append(
+            ("context", f"up to {cache['capacity_limit']:,} tokens, {cache['bytes_per_token']:,} bytes of cache each")
+        )
     width = max(len(label) for label, _ in rows)
     lines = [f"{label:<{width}}  {text}" for label, text in rows]
     return [*lines, f"{path}: {model['name']}, {manifest['dtype']}, {manifest['form']} form"]
+
+
+def encoder_words(encoder: Mapping[str, Any]) -> str:
+    """An encoder's part of the manifest in words."""
+    length = ", of length 1" if encoder["normalize"] else ""
+    made = f"{encoder['dimensions']} numbers, {encoder['pooling']} pooling{length}"
+    return f"{made}; texts of up to {encoder['max_tokens']} tokens"
 
 
 def _rule_rows(label: str, rules: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli.cache_rows import beside, checkpoint_caches
+from edgekit.cli.cache_rows import beside, checkpoint_caches, is_encoder
 
 
 @click.command()
@@ -40,7 +40,9 @@ def command(checkpoint_or_bundle: str, name: str | None, template: bool, offline
     if template:
         _print_template(checkpoint.tokenizer_files().get("chat_template.jinja"), checkpoint_or_bundle)
         return
-    summary = checkpoint_summary(checkpoint) | {"kv_cache_bytes_per_token": checkpoint_caches(checkpoint.config)}
+    summary = checkpoint_summary(checkpoint)
+    encoder = is_encoder(summary["model_type"])
+    summary["kv_cache_bytes_per_token"] = {} if encoder else checkpoint_caches(checkpoint.config)
     if as_json:
         click.echo(json.dumps(summary, indent=2))
     else:
@@ -155,12 +157,18 @@ def _bundle_rows(path: Path, manifest: dict[str, Any]) -> list[tuple[str, str]]:
         ("dtype", manifest["dtype"]),
     ]
     rows += [(key.replace("_", " "), f"{value:,}") for key, value in model.items() if isinstance(value, int)]
-    own = beside(cache["bytes_per_token"], cache.get("bytes_per_token_of", {}))
-    rows.append(("KV cache", f"{cache['kind']}, {cache['dtype']}, {own}"))
+    if (encoder := manifest.get("encoder")) is not None:
+        from edgekit.cli.export_report import encoder_words
+
+        rows.append(("embeddings", encoder_words(encoder)))
+    else:
+        own = beside(cache["bytes_per_token"], cache.get("bytes_per_token_of", {}))
+        rows.append(("KV cache", f"{cache['kind']}, {cache['dtype']}, {own}"))
     for use in manifest.get("operators") or []:
         rows.append(("custom operator", f"{use['name']} version {use['version']}, {use['nodes']} nodes"))
-    rows.append(("cache capacity", f"at most {cache['capacity_limit']:,} tokens"))
-    rows.append(("stops at", ", ".join(map(str, manifest["tokens"]["eos"])) or "nothing"))
+    if encoder is None:
+        rows.append(("cache capacity", f"at most {cache['capacity_limit']:,} tokens"))
+        rows.append(("stops at", ", ".join(map(str, manifest["tokens"]["eos"])) or "nothing"))
     for key, value in (manifest.get("quantization") or {}).items():
         rows.append((f"quantization {key}".replace("_", " "), _plain(value)))
     label = "files"

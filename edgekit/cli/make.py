@@ -93,10 +93,15 @@ def _export(
 
 
 def _parity(bundle: Bundle, checkpoint: Checkpoint, recipe: Recipe, progress: Progress) -> dict[str, Any]:
-    from edgekit.parity.check import parity_of
     from edgekit.parity.prompts import shipped_prompts
 
     prompts = shipped_prompts()[: recipe.parity.prompts]
+    if bundle.manifest.kind == "encoder":
+        from edgekit.parity.encoder_check import encoder_parity
+
+        return encoder_parity(bundle, checkpoint, texts=prompts, progress=progress).to_dict()
+    from edgekit.parity.check import parity_of
+
     return parity_of(bundle, checkpoint, prompts=prompts, tokens=recipe.parity.tokens, progress=progress).to_dict()
 
 

@@ -33,9 +33,7 @@ EXACT_MODES = ("prefill", "chunked", "decode")
 @click.option(
     "--tokens",
     type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    help="Length of each prompt's greedy continuation.",
+    help="Length of each prompt's greedy continuation, of a decoder.  [default: 64]",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one per physical core]")
 @click.option("--offline", is_flag=True, help="Fetch nothing; fail if the checkpoint is not in the cache.")
@@ -45,7 +43,7 @@ def command(
     against: str | None,
     prompts: Path | None,
     draft: Path | None,
-    tokens: int,
+    tokens: int | None,
     threads: int | None,
     offline: bool,
     as_json: bool,
@@ -54,8 +52,9 @@ def command(
 
     Prompts are continued greedily by PyTorch in float32; then both run over the same tokens, and the residual stream
     after each layer, the caches and the logits are compared, with the whole text at once, in chunks and token by
-    token. So are draft heads, where the bundle has some. The result is kept in the bundle as parity.json. Exits with 3
-    when a tolerance is broken.
+    token. So are draft heads, where the bundle has some. An encoder's embeddings and hidden states are compared text by
+    text and in a padded batch. The result is kept in the bundle as parity.json. Exits with 3 when a tolerance is
+    broken.
     """
     from edgekit.bundle import read_bundle, write_sidecar
     from edgekit.cli.display_progress import displayed_progress
@@ -63,7 +62,16 @@ def command(
 
     opened = read_bundle(bundle)
     require_torch("comparing a bundle with PyTorch")
-    from edgekit.parity.check import parity_of
+    if opened.manifest.kind == "encoder":
+        from edgekit.cli.encoder_parity import compare_encoder
+
+        if tokens is not None:
+            raise click.UsageError("--tokens has no effect with an encoder, which continues nothing.")
+        if draft is not None:
+            raise click.UsageError("--draft has no effect with an encoder, which has no draft heads.")
+        compare_encoder(bundle, opened, against, prompts, threads, offline, as_json)
+        return
+    from edgekit.parity.check import TOKENS, parity_of
     from edgekit.parity.origin import checkpoint_of, heads_of
     from edgekit.parity.prompts import prompts_from_file
 
@@ -72,7 +80,13 @@ def command(
     heads = heads_of(opened, draft)
     with displayed_progress() as progress:
         report = parity_of(
-            opened, checkpoint, prompts=texts, tokens=tokens, threads=threads, heads=heads, progress=progress
+            opened,
+            checkpoint,
+            prompts=texts,
+            tokens=tokens or TOKENS,
+            threads=threads,
+            heads=heads,
+            progress=progress,
         )
     write_sidecar(opened, "parity", report.to_dict())
     if as_json:

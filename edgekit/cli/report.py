@@ -50,7 +50,7 @@ def command(
     The page holds what edgekit parity, eval and bench have kept in the bundle, and says what was not measured and by
     which command it can be. It is one file without scripts that needs no network.
     """
-    from edgekit.bundle import read_bundle
+    from edgekit.bundle import read_bundle, require_kind
     from edgekit.report.collect import document_of, page_of
     from edgekit.report.kit_result import read_kit_results
     from edgekit.report.source import Source
@@ -58,6 +58,7 @@ def command(
     if show and as_json and output is None:
         raise click.UsageError("--open shows a page, and --json writes none: add -o FILE.")
     opened = read_bundle(bundle)
+    require_kind(opened, "decoder", "a report")
     if output is None and not as_json:
         output = Path(DEFAULT_OUTPUT)
     if output is not None:

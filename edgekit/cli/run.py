@@ -77,7 +77,7 @@ def command(
     choice = draft_choice(draft, draft_tokens)
     text = _prompt(prompt, prompt_file)
 
-    from edgekit.bundle import read_bundle
+    from edgekit.bundle import read_bundle, require_kind
     from edgekit.chat.display import PlainDisplay
     from edgekit.chat.interrupt import Interrupt
     from edgekit.chat.tokenizer import tokenizer_from_bundle
@@ -89,6 +89,7 @@ def command(
     from edgekit.runtime.session import session_from_bundle
 
     opened = read_bundle(bundle)
+    require_kind(opened, "decoder", "a continuation")
     tokenizer = tokenizer_from_bundle(opened)
     options = GenerationOptions(
         sampling=sampling_from(sampling, SamplingOptions()),

@@ -69,7 +69,11 @@ def whole_text(tokenizer_json: bytes, text: str, length: int) -> torch.Tensor:
 
 
 def _token_ids(tokenizer_json: bytes, text: str, least: int) -> list[int]:
-    ids: list[int] = Tokenizer.from_str(tokenizer_json.decode()).encode(text, add_special_tokens=False).ids
+    tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+    # Settings of a training run may be saved with it, and would cut the text.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     if len(ids) < least:
         raise ExportError(
             f"calibration text must hold at least {least} tokens",

@@ -25,7 +25,8 @@ def bind_weights(
 
     Args:
         sources: per constant the checkpoint tensor and transform it comes from.
-        tables: rotary tables by constant name, float32 [max_positions, D/2].
+        tables: what follows from the configuration, by constant name: rotary tables float32 [max_positions, D/2], which
+            are cast, and tables of integers, which are not.
         dtype: element type of the graph.
 
     Raises:
@@ -39,14 +40,15 @@ def bind_weights(
         if name in sources:
             tensor._values = checkpoint_weight(checkpoint, sources[name]).cast(target)
         elif name in tables:
-            tensor._values = Weight(tables[name].shape, tables[name].dtype, _value(tables[name]), name).cast(target)
+            table = Weight(tables[name].shape, tables[name].dtype, _value(tables[name]), name)
+            tensor._values = table.cast(target) if np.issubdtype(table.dtype, np.floating) else table
         elif _holds_data(tensor._values):
             continue  # a small constant made by tracing itself
         else:
             raise ExportError(
                 "every constant of the traced graph must come from the checkpoint",
                 f"'{name}' {list(tensor._values.shape)} has no source",
-                "make it a parameter or a rotary table of the model",
+                "make it a parameter or a table of the model",
             )
         bound.add(name)
     if missing := sorted(set(sources) - bound):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 
 from edgekit import contract
 from edgekit.bundle import write_bundle
@@ -24,21 +21,27 @@ from edgekit.export.bind import bind_weights
 from edgekit.export.draft import write_draft
 from edgekit.export.draft_features import add_draft_features
 from edgekit.export.draft_heads import Heads, heads_for
+from edgekit.export.encoder_bundle import encoder_bundle
 from edgekit.export.estimate import Estimate, estimate
 from edgekit.export.genai_config import GENAI_FILE, genai_config
 from edgekit.export.options import DEFAULT_MAX_CONTEXT, DTYPES, ExportOptions
+from edgekit.export.records import (
+    graph_record,
+    model_name,
+    provenance_record,
+    versions_record,
+    write_graph,
+    write_json,
+)
 from edgekit.export.target import check_target
 from edgekit.export.trace import Traced, traced_from_config
-from edgekit.export.write import DATA_FILE, MODEL_FILE, check_model, write_model
 from edgekit.layers.decoder import Decoder
-from edgekit.models.registry import check_weights, model_on_meta, weight_map
+from edgekit.models.registry import check_weights, kind_of, model_on_meta, weight_map
 from edgekit.progress import Progress
 from edgekit.rewrite.pipelines import PIPELINES, rewrite
 from edgekit.rewrite.rule import Context
 
 __all__ = ["DTYPES", "Estimate", "ExportOptions", "bundle_from_checkpoint", "estimate"]
-
-_TRACED_WITH = ("torch", "onnx", "onnxscript", "onnx-graphsurgeon", "numpy")
 
 
 def bundle_from_checkpoint(
@@ -59,6 +62,8 @@ def bundle_from_checkpoint(
         ModelError, CheckpointError, ExportError, RewriteError: the checkpoint or its graph is not as it must be.
         BundleError, DoesNotFit: the destination is taken, or too small.
     """
+    if kind_of(checkpoint.config) == contract.KIND_ENCODER:
+        return encoder_bundle(checkpoint, destination, options, overwrite=overwrite, progress=progress, recipe=recipe)
     tokenizer = checkpoint.tokenizer_files()
     max_context = _max_context(checkpoint.config, options)
     model = model_on_meta(checkpoint.config, max_context)
@@ -77,11 +82,11 @@ def bundle_from_checkpoint(
         if heads is not None:
             layers = heads.found.heads.config.feature_layers
             add_draft_features(traced.graph, layers, traced.geometry.hidden_size, options.activations)
-        structure = _write(traced.graph, draft.path, progress, standard=options.form != contract.FORM_ORT)
+        structure = write_graph(traced.graph, draft.path, progress, standard=options.form != contract.FORM_ORT)
         check_target(structure, options.form)
         for name, contents in tokenizer.items():
             (draft.path / name).write_bytes(contents)
-        _write_json(draft.path / "config.json", checkpoint.config)
+        write_json(draft.path / "config.json", checkpoint.config)
         if heads is not None:
             draft.manifest["draft"] = write_draft(heads, checkpoint, model, options, draft.path, progress)
         progress.stage("hash")
@@ -95,7 +100,7 @@ def bundle_from_checkpoint(
             generation = json.loads(tokenizer.get("generation_config.json", b"{}"))
             genai = genai_config(draft.manifest["model"], draft.manifest["tokens"], generation, max_context=max_context)
             if genai is not None:
-                _write_json(draft.path / GENAI_FILE, genai)
+                write_json(draft.path / GENAI_FILE, genai)
     return destination
 
 
@@ -131,21 +136,6 @@ def _quantized(checkpoint: Checkpoint, options: ExportOptions, progress: Progres
     return quantized_model(checkpoint, names, settings, progress)
 
 
-def _write(graph: gs.Graph, folder: Path, progress: Progress, *, standard: bool) -> onnx.ModelProto:
-    """Write the model; forms without onnxruntime's own operators must also pass the ONNX checker."""
-
-    def written(done: int, total: int) -> None:
-        if done == 0:
-            progress.stage("write", total, "tensors")
-        else:
-            progress.advance()
-
-    structure = write_model(graph, folder, written)
-    if standard:
-        check_model(folder / MODEL_FILE)
-    return structure
-
-
 def _manifest(
     checkpoint: Checkpoint,
     options: ExportOptions,
@@ -165,7 +155,7 @@ def _manifest(
     )
     return {
         "model": {
-            "name": options.name or _name(checkpoint),
+            "name": options.name or model_name(checkpoint),
             "model_type": checkpoint.config["model_type"],
             "layers": geometry.layers,
             "heads": geometry.heads,
@@ -189,30 +179,12 @@ def _manifest(
                 ).items()
             },
         },
-        "graph": {
-            "file": MODEL_FILE,
-            "data": [DATA_FILE],
-            "opset": next(entry.version for entry in structure.opset_import if not entry.domain),
-            "inputs": [_signature(value) for value in structure.graph.input],
-            "outputs": [_signature(value) for value in structure.graph.output],
-            "taps": traced.taps,
-        },
+        "graph": graph_record(structure, traced.taps),
         "operators": _operators(structure),
         "tokens": _tokens(checkpoint, tokenizer),
-        "provenance": {
-            "checkpoint": {
-                "path": checkpoint.path.name,
-                "location": str(checkpoint.path.absolute()),
-                "format": checkpoint.format,
-                "files": checkpoint.files(),
-            }
-        },
-        "versions": {**{name: version(name) for name in _TRACED_WITH}, "python": platform.python_version()},
+        "provenance": provenance_record(checkpoint),
+        "versions": versions_record(),
     }
-
-
-def _name(checkpoint: Checkpoint) -> str:
-    return checkpoint.path.stem if checkpoint.path.is_file() else checkpoint.path.absolute().name
 
 
 def _tokens(checkpoint: Checkpoint, tokenizer: dict[str, bytes]) -> dict[str, Any]:
@@ -240,16 +212,3 @@ def _operators(structure: onnx.ModelProto) -> list[dict[str, Any]]:
         {"name": name, "version": version[contract.OPERATOR_DOMAIN], "nodes": nodes}
         for name, nodes in sorted(counted.items())
     ]
-
-
-def _signature(value: onnx.ValueInfoProto) -> dict[str, Any]:
-    tensor = value.type.tensor_type
-    return {
-        "name": value.name,
-        "dtype": onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
-        "shape": [axis.dim_param or axis.dim_value for axis in tensor.shape.dim],
-    }
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

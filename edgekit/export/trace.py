@@ -21,6 +21,7 @@ import onnx_graphsurgeon as gs
 import onnx_ir
 import torch
 from onnx_ir.passes.common import IdentityEliminationPass
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import Dim
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -35,7 +36,7 @@ from edgekit.rewrite.rule import Geometry
 OPSET = 23  # Attention, RMSNormalization and RotaryEmbedding are operators from here on
 IR_VERSION = 10
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 # Sizes of the example inputs: different from each other, and none of 0 or 1, which tracing would specialise on.
 _BATCH, _NEW, _PAST = 2, 3, 5
@@ -68,9 +69,9 @@ def traced_from_config(config: dict[str, Any], dtype: str = "float32", max_posit
         ModelError: unknown architecture or an unsupported configuration.
         ExportError: tracing failed.
     """
-    torch_dtype = _DTYPES[dtype]
+    torch_dtype = TORCH_DTYPES[dtype]
     fake = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
-    with fake, _default_dtype(torch_dtype):
+    with fake, default_dtype(torch_dtype):
         model = model_from_config(config, max_positions)
         # The graph holds the tables in the element type of the activations too.
         for module in model.modules():
@@ -86,19 +87,22 @@ def traced_from_config(config: dict[str, Any], dtype: str = "float32", max_posit
             past,
             torch.empty(1, dtype=torch.int64),
         )
-    program = _export(model, arguments, geometry)
-    proto = _proto_without_data(program.model, geometry)
-    graph = gs.import_onnx(proto)
+    graph = gs.import_onnx(_traced(model, arguments, geometry))
     counted = Counter(node.op for node in graph.nodes if node.domain == contract.OPERATOR_DOMAIN)
     geometry = replace(geometry, operators=dict(counted))
     taps = [contract.hidden_tap(i) for i in range(geometry.layers + 1)]
     graph.outputs = [tensor for tensor in graph.outputs if tensor.name not in set(taps)]
-    _sign(graph, geometry, dtype)
+    sign(
+        graph,
+        contract.decoder_inputs(geometry.caches, dtype),
+        contract.decoder_outputs(geometry.caches, dtype, geometry.vocab_size),
+    )
     return Traced(graph, geometry, taps)
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """New parameters and tables are of that type inside the block."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -123,7 +127,7 @@ def geometry_of(config: dict[str, Any]) -> Geometry:
     )
 
 
-def _export(model: Decoder, arguments: tuple[Any, ...], geometry: Geometry) -> torch.onnx.ONNXProgram:
+def _traced(model: Decoder, arguments: tuple[Any, ...], geometry: Geometry) -> onnx.ModelProto:
     batch, new = Dim(contract.AXIS_BATCH), Dim(contract.AXIS_SEQUENCE)
     past, total = Dim(contract.AXIS_PAST), Dim(contract.AXIS_TOTAL)
     dynamic_shapes = (
@@ -132,9 +136,24 @@ def _export(model: Decoder, arguments: tuple[Any, ...], geometry: Geometry) -> t
         [tuple({0: batch, tensor.axis: past} for tensor in cache) for cache in geometry.caches],
         None,
     )
-    inputs = contract.decoder_inputs(geometry.caches, "float32")
     outputs = contract.decoder_outputs(geometry.caches, "float32", 0)
-    hidden = [contract.hidden_tap(i) for i in range(geometry.layers + 1)]
+    return structure_of(
+        model,
+        arguments,
+        dynamic_shapes,
+        [signature.name for signature in contract.decoder_inputs(geometry.caches, "float32")],
+        [signature.name for signature in outputs] + [contract.hidden_tap(i) for i in range(geometry.layers + 1)],
+    )
+
+
+def structure_of(
+    model: nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any, inputs: list[str], outputs: list[str]
+) -> onnx.ModelProto:
+    """A model of fake tensors as ONNX: references in place of weights, inputs and outputs named.
+
+    Raises:
+        ExportError: tracing failed.
+    """
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -149,24 +168,24 @@ def _export(model: Decoder, arguments: tuple[Any, ...], geometry: Geometry) -> t
                 opset_version=OPSET,
                 dynamic_shapes=dynamic_shapes,
                 optimize=False,
-                input_names=[signature.name for signature in inputs],
-                output_names=[signature.name for signature in outputs] + hidden,
+                input_names=inputs,
+                output_names=outputs,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
         raise ExportError(
-            "the model must be traceable by torch.export with dynamic batch, sequence and past lengths",
+            "the model must be traceable by torch.export with dynamic batch and lengths",
             str(error).strip().splitlines()[0],
             "report this model's config.json together with the output of `edgekit --debug export ...`",
         ) from error
     finally:
         logger.setLevel(level)
     assert program is not None
-    return program
+    return _without_data(program.model)
 
 
-def _proto_without_data(model: onnx_ir.Model, geometry: Geometry) -> onnx.ModelProto:
-    """The traced model with references in place of fake data, and symbolic sizes named as in the contract."""
+def _without_data(model: onnx_ir.Model) -> onnx.ModelProto:
+    """The traced model with references in place of fake data."""
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         if tensor is not None and isinstance(getattr(tensor, "raw", None), FakeTensor):
@@ -181,10 +200,10 @@ def _proto_without_data(model: onnx_ir.Model, geometry: Geometry) -> onnx.ModelP
         return onnx.load(path, load_external_data=False)
 
 
-def _sign(graph: gs.Graph, geometry: Geometry, dtype: str) -> None:
-    """Write the contract's names, types and shapes on the graph's inputs and outputs."""
-    expected_in = contract.decoder_inputs(geometry.caches, dtype)
-    expected_out = contract.decoder_outputs(geometry.caches, dtype, geometry.vocab_size)
+def sign(
+    graph: gs.Graph, expected_in: list[contract.TensorSignature], expected_out: list[contract.TensorSignature]
+) -> None:
+    """Write the contract's names and shapes on the graph's inputs and outputs."""
     for tensors, signatures in ((graph.inputs, expected_in), (graph.outputs, expected_out)):
         names = [tensor.name for tensor in tensors]
         assert names == [signature.name for signature in signatures], names

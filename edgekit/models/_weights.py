@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from edgekit.errors import ModelError
 from edgekit.layers.decoder import Decoder
+from edgekit.layers.encoder import Encoder
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -53,7 +54,7 @@ class Weights(Protocol):
     def array(self, name: str, /) -> NDArray[Any]: ...
 
 
-def weight_sources(model: Decoder) -> dict[str, WeightSource]:
+def weight_sources(model: Decoder | Encoder) -> dict[str, WeightSource]:
     """Per parameter the tensor it comes from; names are equal, transforms are the architecture's."""
     sources = {}
     for name, _ in model.named_parameters():
@@ -62,7 +63,7 @@ def weight_sources(model: Decoder) -> dict[str, WeightSource]:
     return sources
 
 
-def check_weights(model: Decoder, checkpoint: Weights) -> None:
+def check_weights(model: Decoder | Encoder, checkpoint: Weights) -> None:
     """ModelError unless the checkpoint holds exactly the model's weights in the model's shapes."""
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     found = {name for name in checkpoint.names() if not _COMPUTED.search(name)}
@@ -74,7 +75,9 @@ def check_weights(model: Decoder, checkpoint: Weights) -> None:
             "Check that all files of the checkpoint are there and that config.json belongs to it.",
         )
     unexpected = found - expected.keys()
-    if model.lm_head is None and HEAD in unexpected and _head_is_embedding(checkpoint):
+    if isinstance(model, Encoder):
+        unexpected = {name for name in unexpected if not model.unused_weights.fullmatch(name)}
+    elif model.lm_head is None and HEAD in unexpected and _head_is_embedding(checkpoint):
         unexpected.remove(HEAD)
     if unexpected:
         raise ModelError(
@@ -91,8 +94,8 @@ def check_weights(model: Decoder, checkpoint: Weights) -> None:
             )
 
 
-def assign_weights(model: Decoder, checkpoint: Weights, dtype: torch.dtype) -> None:
-    """Replaces a meta model's parameters by the checkpoint's weights, one by one, and fills the rotary tables."""
+def assign_weights(model: Decoder | Encoder, checkpoint: Weights, dtype: torch.dtype) -> None:
+    """Replaces a meta model's parameters by the checkpoint's weights, one by one, and fills its tables."""
     for name, source in weight_sources(model).items():
         array = checkpoint.array(source.name)
         if source.transform is not None:
@@ -100,7 +103,8 @@ def assign_weights(model: Decoder, checkpoint: Weights, dtype: torch.dtype) -> N
         owner, _, last = name.rpartition(".")
         weight = nn.Parameter(tensor_from_array(array, dtype), requires_grad=False)
         setattr(model.get_submodule(owner), last, weight)
-    for name, table in model.rope_tables().items():
+    tables = model.tables() if isinstance(model, Encoder) else model.rope_tables()
+    for name, table in tables.items():
         owner, _, last = name.rpartition(".")
         setattr(model.get_submodule(owner), last, table)
 

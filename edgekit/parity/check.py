@@ -76,7 +76,7 @@ def parity_of(
         raise BundleError(
             f"parity knows the tolerances of {', '.join(MODEL)}", f"the bundle's dtype is {dtype!r}", "update edgekit"
         )
-    _check_geometry(bundle, checkpoint)
+    check_geometry(bundle, checkpoint)
     heads = heads or heads_of(bundle)
     layers = heads.heads.config.feature_layers if heads is not None else ()
     encoded = _encoded(bundle, prompts if prompts is not None else shipped_prompts(), tokens)
@@ -84,20 +84,8 @@ def parity_of(
     graph = onnx.load(bundle.graph, load_external_data=False)
     activations = activations_of(graph, dtype)
 
-    stored = stored_matrices(graph, bundle.graph.parent, checkpoint)
-    if bool(stored) != (dtype in _QUANTIZED):
-        raise BundleError(
-            "a bundle of int8 or int4 holds quantised matrices, another holds none",
-            f"its dtype is {dtype}, and {len(stored)} of its matrices are quantised",
-            "export the bundle again with this version of edgekit",
-        )
-    dequantized = DequantizedWeights(checkpoint, stored)
-    weights: list[WeightCheck] = []
-    if stored:
-        progress.stage("comparing weights", len(stored), "matrices")
-        for name, matrix in stored.items():
-            weights.append(weight_check(name, matrix, dequantized))
-            progress.advance()
+    dequantized, weights = checked_weights(bundle, graph, checkpoint, progress)
+    stored = bool(weights)
 
     progress.stage("loading PyTorch models")
     model = model_from_checkpoint(checkpoint, max_positions=longest)
@@ -142,6 +130,32 @@ def parity_of(
         model=choices.result(dtype),
         draft=drafts.result() if drafts is not None else None,
     )
+
+
+def checked_weights(
+    bundle: Bundle, graph: onnx.ModelProto, checkpoint: Checkpoint, progress: Progress
+) -> tuple[DequantizedWeights, list[WeightCheck]]:
+    """The values that a bundle's codes stand for, each matrix compared with the checkpoint's.
+
+    Raises:
+        BundleError: the bundle's dtype says otherwise than its graph, or a matrix cannot be read.
+    """
+    dtype = bundle.manifest.dtype
+    stored = stored_matrices(graph, bundle.graph.parent, checkpoint)
+    if bool(stored) != (dtype in _QUANTIZED):
+        raise BundleError(
+            "a bundle of int8 or int4 holds quantised matrices, another holds none",
+            f"its dtype is {dtype}, and {len(stored)} of its matrices are quantised",
+            "export the bundle again with this version of edgekit",
+        )
+    dequantized = DequantizedWeights(checkpoint, stored)
+    weights: list[WeightCheck] = []
+    if stored:
+        progress.stage("comparing weights", len(stored), "matrices")
+        for name, matrix in stored.items():
+            weights.append(weight_check(name, matrix, dequantized))
+            progress.advance()
+    return dequantized, weights
 
 
 def pieces_of(length: int, size: int) -> list[int]:
@@ -227,7 +241,7 @@ def _encoded(bundle: Bundle, prompts: Sequence[str], tokens: int) -> list[list[i
     return encoded
 
 
-def _check_geometry(bundle: Bundle, checkpoint: Checkpoint) -> None:
+def check_geometry(bundle: Bundle, checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint of another architecture or size before anything is loaded."""
     model = bundle.manifest.model
     for field_name, expected in (

@@ -211,7 +211,8 @@ def _gather(
         return _scaled(codes.astype(np.float32), scales, zeros, block)
 
     columns = int(data.dims[1]) * (8 // bits if packed else 1)
-    return EMBEDDING.removesuffix(".weight"), StoredMatrix(bits, load), (rows, columns)
+    # Named after its module, as in DequantizeLinear: "model.embed_tokens.codes".
+    return data.name.rpartition(".")[0], StoredMatrix(bits, load), (rows, columns)
 
 
 def _dequantize_linear(

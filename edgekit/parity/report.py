@@ -58,6 +58,16 @@ class Stage:
         """Why it fails; None when it passes."""
         return self.tolerance.objection(self.difference)
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "mode": self.mode,
+            "name": self.name,
+            **asdict(self.difference),
+            "tolerance": asdict(self.tolerance),
+            "passed": self.objection is None,
+        }
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -187,25 +197,17 @@ class ParityReport:
             "prompts": self.prompts,
             "model": {**asdict(self.model), "passed": self.model.objection is None},
             "draft": {**asdict(self.draft), "passed": self.draft.objection is None} if self.draft is not None else None,
-            "stages": [
-                {
-                    "mode": stage.mode,
-                    "name": stage.name,
-                    **asdict(stage.difference),
-                    "tolerance": asdict(stage.tolerance),
-                    "passed": stage.objection is None,
-                }
-                for stage in self.stages
-            ],
+            "stages": [stage.to_dict() for stage in self.stages],
             "weights": [{**asdict(weight), "passed": weight.objection is None} for weight in self.weights],
         }
-        finite: dict[str, Any] = _finite(document)
-        return finite
+        result: dict[str, Any] = finite(document)
+        return result
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value with None in place of numbers that are not finite, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
+        return [finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

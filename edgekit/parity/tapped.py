@@ -17,7 +17,7 @@ import onnx
 from edgekit import contract
 from edgekit.bundle import Bundle
 from edgekit.errors import BundleError
-from edgekit.runtime.operators import OperatorSupport, support_for
+from edgekit.runtime.operators import NO_OPERATORS, OperatorSupport, support_for
 from edgekit.runtime.ort_engine import ort_errors, ort_signature
 from edgekit.runtime.session import Features, Logits, Tokens
 from edgekit.runtime.signature import cache_geometry, features_width
@@ -55,7 +55,7 @@ class TappedSession:
             )
         with ort_errors(f"load {bundle.manifest.graph.file} with its taps"):
             support = support_for(bundle, "cpu")
-            self._session = _tapped(bundle, self._taps, threads or default_threads(), support)
+            self._session = tapped_inference(bundle, self._taps, threads or default_threads(), support)
         types = {value.name: value.type for value in self._session.get_outputs()}
         signature = ort_signature(self._session)
         self._features_width = features_width(signature[1], bundle.manifest.graph.file)
@@ -127,7 +127,8 @@ class TappedSession:
         return results
 
 
-def _tapped(bundle: Bundle, taps: list[str], threads: int, support: OperatorSupport) -> Any:
+def tapped_inference(bundle: Bundle, taps: list[str], threads: int, support: OperatorSupport = NO_OPERATORS) -> Any:
+    """The onnxruntime.InferenceSession of a bundle's graph with its taps as outputs, activations not rounded."""
     import onnxruntime
 
     model = onnx.load(bundle.graph, load_external_data=False)

@@ -98,6 +98,9 @@ MODEL = {
     "int4": ModelTolerance(kl_mean=0.3, top1=0.70),
 }
 
+#: Smallest cosine of a text's embedding to the original's, by the bundle's dtype.
+EMBEDDING = {"fp32": 0.999_999, "fp16": 0.999_9, "int8": 0.99, "int4": 0.85}
+
 
 @dataclass(frozen=True)
 class DraftTolerance:

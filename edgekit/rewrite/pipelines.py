@@ -37,7 +37,12 @@ ORT = [
     "attach_functions",
 ]
 
+#: Encoders: attention is one standard operator already, and the engine fuses residuals with norms, and activations.
+ENCODER_PORTABLE = ["fold_weight_transpose", "quantize_linear_qdq"]
+ENCODER_ORT = ["fold_weight_transpose", "quantize_linear", "quantize_embedding"]
+
 PIPELINES = {FORM_PORTABLE: PORTABLE, FORM_ORT: ORT, FORM_TENSORRT: TENSORRT, FORM_JETPACK6: JETPACK6}
+ENCODER_PIPELINES = {FORM_PORTABLE: ENCODER_PORTABLE, FORM_ORT: ENCODER_ORT}
 
 #: The rules for a draft graph, which is built with its matrices transposed and has neither attention nor embedding.
 DRAFT_PIPELINES = {
@@ -65,7 +70,7 @@ def rewrite(
 
     Args:
         progress: told each rule's name before it runs.
-        pipelines: PIPELINES for a decoder, DRAFT_PIPELINES for a draft graph.
+        pipelines: PIPELINES for a decoder, ENCODER_PIPELINES for an encoder, DRAFT_PIPELINES for a draft graph.
 
     Raises:
         RewriteError: a rule fired less often than expected, or does not hold what it ensures.

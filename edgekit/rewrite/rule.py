@@ -14,11 +14,12 @@ from edgekit.errors import RewriteError
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of the decoder being rewritten.
+    """Sizes of the model being rewritten.
 
     Attributes:
         caches: the tensors of each layer's cache.
         operators: how many nodes of each `edgekit` operator the trace contains, by name.
+        matrices: constant matrices that an encoder multiplies by; None for a decoder, whose layers tell.
     """
 
     layers: int
@@ -30,6 +31,17 @@ class Geometry:
     tied: bool
     caches: tuple[LayerCache, ...] = ()
     operators: Mapping[str, int] = field(default_factory=dict)
+    matrices: int | None = None
+
+    @property
+    def products(self) -> int:
+        """Products with constant matrices: q, k, v, o, gate, up, down in each layer of a decoder, and the head."""
+        return 7 * self.layers + 1 if self.matrices is None else self.matrices
+
+    @property
+    def packed_products(self) -> int:
+        """The same where query, key and value are one product, and gate and up; an encoder's are not packed."""
+        return 4 * self.layers + 1 if self.matrices is None else self.matrices
 
     @property
     def causal_attentions(self) -> int:
@@ -49,7 +61,7 @@ class Context:
     """What rules may know beside the graph.
 
     Attributes:
-        geometry: the decoder's sizes.
+        geometry: the model's sizes.
         dtype: element type of activations, "float32" or "float16".
         quantized: the quantised matrices by source; None for an unquantised export.
         capacity: most tokens that a cache must hold; None to leave that to whoever runs the graph.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.contract import KIND_DECODER
 from edgekit.runtime.backends import backend_named
 
 if TYPE_CHECKING:
@@ -90,9 +91,12 @@ def session_from_bundle(
 
     Raises:
         SessionError: the backend is missing here, the graph cannot be loaded, or `capacity` exceeds the bundle's.
-        BundleError: the graph's inputs and outputs are not those of edgekit.contract.
+        BundleError: the bundle holds no decoder, or its graph's inputs and outputs are not those of edgekit.contract.
         DoesNotFit: memory ran out.
     """
+    from edgekit.bundle import require_kind
+
+    require_kind(bundle, KIND_DECODER, "decoding")
     opener = backend_named(backend).opener
     session: DecoderSession = opener(bundle, threads=threads, capacity=capacity, operators=operators)
     return session

@@ -46,7 +46,7 @@ def test_a_mistyped_known_name_gets_the_nearest() -> None:
 def test_something_else_gets_the_known_names() -> None:
     with pytest.raises(CheckpointError) as error:
         open_checkpoint("/nowhere/model.gguf")
-    assert error.value.next_step == "known names: smollm2-135m"
+    assert error.value.next_step == f"known names: {', '.join(known_names())}"
     with pytest.raises(CheckpointError, match="no file or directory"):
         open_checkpoint(Path("owner/name"))  # a Path is never a repository
 
@@ -88,11 +88,16 @@ def test_every_known_model_is_well_formed() -> None:
     assert "smollm2-135m" in known_names()
     for name in known_names():
         model = known_model(name)
-        assert "==" in model.package
-        assert len(model.sha256) == 64
-        assert set(model.sha256) <= set("0123456789abcdef")
-        assert model.bytes > 0
+        assert all("==" in package for package in model.packages)
+        assert len(model.parts) in (0, len(model.packages))
         assert model.licence
-        assert model.file_name == Path(model.member).name
+        assert model.directory is (len(model.files) > 1)
+        for file in model.files:
+            assert len(file.sha256) == 64
+            assert set(file.sha256) <= set("0123456789abcdef")
+            assert file.bytes > 0
+            assert file.member.endswith(file.name)
+            assert not Path(file.name).is_absolute()
+            assert ".." not in file.name
     with pytest.raises(KeyError):
         known_model("../known")

@@ -139,6 +139,92 @@ def test_offline_refuses_with_the_reason(cache: Path, index: FakeIndex) -> None:
     assert index.asked == []
 
 
+#: A known model that is a directory.
+FOLDER = {"model.safetensors": CONTENT, "1_Pooling/config.json": b"{}", "config.json": b'{"a": 1}'}
+
+
+@pytest.fixture
+def folder_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes "paper" a directory of FOLDER's files: folder_model(lines on packages and parts)."""
+
+    def write(where: str) -> None:
+        folder = tmp_path / "known"
+        folder.mkdir()
+        files = "".join(
+            f'[[files]]\nname = "{name}"\nbytes = {len(content)}\nsha256 = "{hashlib.sha256(content).hexdigest()}"\n'
+            for name, content in FOLDER.items()
+        )
+        (folder / "paper.toml").write_text(
+            f'title = "Paper"\n{where}\ndownload_bytes = 1000\nfolder = "inner"\nlicence = "CC0-1.0"\n'
+            f'source = "made here"\n{files}'
+        )
+        monkeypatch.setattr(known_models, "_DIRECTORY", folder)
+
+    return write
+
+
+def held(path: Path) -> dict[str, bytes]:
+    """A directory's files without the notes."""
+    files = [each for each in path.rglob("*") if each.is_file() and not each.name.endswith(".verified.json")]
+    return {each.relative_to(path).as_posix(): each.read_bytes() for each in files}
+
+
+def test_a_directory_is_fetched_and_mended(cache: Path, tmp_path: Path, folder_model: Callable[[str], None]) -> None:
+    folder_model('package = "paper-model==1.0"')
+    index = FakeIndex(write_wheel(tmp_path / WHEEL, {f"inner/{name}": content for name, content in FOLDER.items()}))
+    path = pull("paper", say=lambda line: None, download=index)
+    assert path == cache / "known" / "paper"
+    assert held(path) == FOLDER
+    assert pull("paper", offline=True, say=lambda line: None, download=index) == path
+    (path / "config.json").unlink()
+    (path / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(CheckpointError, match="must be in the cache"):
+        pull("paper", offline=True, say=lambda line: None, download=index)
+    lines: list[str] = []
+    pull("paper", say=lines.append, download=index)
+    assert held(path) == FOLDER
+    assert "model.safetensors is damaged" in lines[0]
+    assert len(index.asked) == 2
+
+
+def pieces(tmp_path: Path, content: dict[str, bytes], swapped: bool = False) -> dict[str, Path]:
+    """Wheels that carry an archive in two pieces, by requirement."""
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(f"inner/{name}", data)
+    whole = (tmp_path / "whole.zip").read_bytes()
+    first, second = ("b", "a") if swapped else ("a", "b")
+    halves = {first: whole[:700], second: whole[700:]}
+    return {
+        f"paper-{which}==1.0": write_wheel(tmp_path / f"paper_{which}-1.0-py3-none-any.whl", {f"{which}/zip": data})
+        for which, data in halves.items()
+    }
+
+
+PIECES = 'packages = ["paper-a==1.0", "paper-b==1.0"]\nparts = ["a/zip", "b/zip"]'
+
+
+def test_an_archive_in_pieces_is_joined(cache: Path, tmp_path: Path, folder_model: Callable[[str], None]) -> None:
+    folder_model(PIECES)
+    wheels = pieces(tmp_path, FOLDER)
+    path = pull("paper", say=lambda line: None, download=lambda name, folder: shutil.copy(wheels[name], folder))
+    assert held(path) == FOLDER
+    assert sorted(each.name for each in cache.iterdir()) == ["known"]
+
+
+@pytest.mark.parametrize("fault", ["other contents", "swapped pieces", "no piece"])
+def test_pieces_with_other_contents_leave_nothing(
+    cache: Path, tmp_path: Path, folder_model: Callable[[str], None], fault: str
+) -> None:
+    folder_model(PIECES if fault != "no piece" else PIECES.replace("b/zip", "b/other"))
+    other = {"config.json": b'{"a": 2}'} if fault == "other contents" else {}
+    wheels = pieces(tmp_path, FOLDER | other, swapped=fault == "swapped pieces")
+    reason = {"other contents": "has SHA-256", "swapped pieces": "damaged archive", "no piece": "no such member"}[fault]
+    with pytest.raises(CheckpointError, match=reason):
+        pull("paper", say=lambda line: None, download=lambda name, folder: shutil.copy(wheels[name], folder))
+    assert [each for each in cache.rglob("*") if each.is_file()] == []
+
+
 ZIP_BOMB = b"\0" * (1 << 24)
 
 WRONG: dict[str, tuple[dict[str, bytes], str]] = {

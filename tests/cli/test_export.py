@@ -247,7 +247,7 @@ def test_every_option_of_an_export_can_be_chosen() -> None:
 #: Runs the verb with a pause where the weights are written, and says when it is there.
 PAUSED = """
 import sys, time
-from edgekit.export import bundle_from_checkpoint as module
+from edgekit.export import records as module
 write = module.write_model
 def slow(graph, folder, *arguments, **options):
     write(graph, folder, *arguments, **options)

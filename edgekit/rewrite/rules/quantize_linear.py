@@ -63,5 +63,5 @@ RULE = Rule(
     requires="a product with a constant matrix",
     ensures="every product with a quantised matrix reads its codes",
     apply=apply,
-    expected=lambda context: 4 * context.geometry.layers + 1 if context.quantized is not None else 0,
+    expected=lambda context: context.geometry.packed_products if context.quantized is not None else 0,
 )
