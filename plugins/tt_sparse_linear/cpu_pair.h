@@ -63,7 +63,8 @@ template <class T, class A>
 inline void expand_thin(const T* b, const A* inner, int tokens, int rank, int outputs, int o, int end, A* sums,
                         int step) {
   constexpr int lanes = simd::kLanes<A>;
-  const auto add = [&](int r, auto count) {
+  const auto add = [&](int r, auto ranks) {
+    constexpr int count = decltype(ranks)::value;
     for (int at = o; at < end; at += lanes) {
       simd::Vector<A> rows[count];
 #pragma GCC unroll 4

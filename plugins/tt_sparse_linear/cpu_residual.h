@@ -71,7 +71,8 @@ void side_by_side(const A* across, int padded, const std::uint16_t* columns, con
   for (int m = 0; m < padded; m += most * lanes) {
     const int vectors = std::min(most, (padded - m) / lanes);
     simd::Vector<A> sum[most] = {};
-    const auto add = [&](auto count) {
+    const auto add = [&](auto at_once) {
+      constexpr int count = decltype(at_once)::value;
       for (int z = 0; z < entries; ++z) {
         const A* row = across + static_cast<std::ptrdiff_t>(columns[z]) * padded + m;
         const A value = static_cast<A>(to_accum(values[z]));
