@@ -117,7 +117,7 @@ def test_with_a_sensor_power_and_tokens_per_joule_are_told(
     program.write_text(f"#!{sys.executable}\nimport time\nwhile True:\n    {line}\n    time.sleep(0.02)\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    result = invoke(bundle, "--json", "--repetitions", "60", "--decode-tokens", "200")
+    result = invoke(bundle, "--json", "--repetitions", "200", "--decode-tokens", "200")
     assert result.exception is None, result.exception
     found = json.loads(result.stdout)
     assert found["telemetry"]["source"] == "tegrastats, VDD_IN"
