@@ -72,8 +72,8 @@ def _session_options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Workers spin within a run and rest between runs. Spinning on, they take a core from what runs then: sampling, and a
-    # draft graph with workers of its own, beside which a step of the decoder took twice as long.
+    # Workers spin within a run and rest between runs. Spinning on, they take a core from what runs then: sampling, and
+    # a draft graph with workers of its own, beside which a step of the decoder took twice as long.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 4  # what goes wrong is raised as well
