@@ -10,8 +10,6 @@ from typing import Any
 
 import click
 
-INTERRUPTED = 130
-
 
 @click.group()
 def command() -> None:
@@ -59,6 +57,10 @@ def command() -> None:
     help="Of the single heads, before each is made a mixture.",
 )  # fmt: skip
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True, help="Of AdamW.")
+@click.option(
+    "--compute", type=click.Choice(["float32", "bfloat16"]),
+    help="Operands of products.  [default: bfloat16 where the processor multiplies it (edgekit doctor), else float32]",
+)  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), help="Of all work.  [default: all cores]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--minutes", type=click.FloatRange(min=0), help="Stop after so long; --resume goes on from there.")
@@ -76,8 +78,9 @@ def train(checkpoint: str, destination: Path, as_json: bool, **chosen: Any) -> N
     """
     from edgekit.checkpoint import open_checkpoint
     from edgekit.cli.display_progress import displayed_progress
+    from edgekit.cli.interruptible import interruptible
+    from edgekit.cli.main import EXIT_INTERRUPTED
     from edgekit.cli.torch_needed import require_torch
-    from edgekit.cli.train import _interruptible
 
     require_torch("training draft heads")
     from edgekit.draft.estimate import estimate
@@ -90,7 +93,7 @@ def train(checkpoint: str, destination: Path, as_json: bool, **chosen: Any) -> N
     if chosen["dry_run"]:
         return
     deadline = None if chosen["minutes"] is None else time.monotonic() + 60 * chosen["minutes"]
-    with _interruptible() as interrupted, displayed_progress() as progress:
+    with interruptible() as interrupted, displayed_progress() as progress:
 
         def stop() -> bool:
             return interrupted() or (deadline is not None and time.monotonic() >= deadline)
@@ -114,7 +117,7 @@ def train(checkpoint: str, destination: Path, as_json: bool, **chosen: Any) -> N
     else:
         click.echo("stopped; the same command with --resume goes on")
     if interrupted():
-        raise click.exceptions.Exit(INTERRUPTED)
+        raise click.exceptions.Exit(EXIT_INTERRUPTED)
 
 
 @command.command()
@@ -145,6 +148,7 @@ def _options(chosen: dict[str, Any]) -> tuple[Any, Any, Any]:
     import torch
 
     from edgekit.cli.convert import text_of
+    from edgekit.device.host import cpu
     from edgekit.draft.text import TextOptions
     from edgekit.draft.train import HeadOptions
     from edgekit.draft.trainer import TrainOptions
@@ -167,7 +171,12 @@ def _options(chosen: dict[str, Any]) -> tuple[Any, Any, Any]:
             chosen["threads"],
             chosen["seed"],
         ),
-        TrainOptions(epochs=chosen["epochs"], rate=chosen["rate"], seed=chosen["seed"]),
+        TrainOptions(
+            epochs=chosen["epochs"],
+            rate=chosen["rate"],
+            seed=chosen["seed"],
+            compute=chosen["compute"] or ("bfloat16" if cpu().multiplies_bfloat16 else "float32"),
+        ),
     )
 
 

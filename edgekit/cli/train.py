@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 
 import click
-
-#: Exit code of a run that was stopped and can be continued, as for every interrupted command.
-INTERRUPTED = 130
 
 
 @click.command()
@@ -58,6 +51,8 @@ def command(
     for bit, that an uninterrupted run reaches.
     """
     from edgekit.cli.display_progress import displayed_progress, duration
+    from edgekit.cli.interruptible import interruptible
+    from edgekit.cli.main import EXIT_INTERRUPTED
     from edgekit.cli.torch_needed import require_torch
     from edgekit.train.recipe import read_training_recipe
 
@@ -66,7 +61,7 @@ def command(
     from edgekit.train.run import train
 
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    with _interruptible() as interrupted, displayed_progress() as progress:
+    with interruptible() as interrupted, displayed_progress() as progress:
 
         def stop() -> bool:
             return interrupted() or (deadline is not None and time.monotonic() >= deadline)
@@ -86,23 +81,4 @@ def command(
             again += [*(() if data is None else ("--data", data)), "--resume"]
             click.echo(f"next: edgekit {shlex.join(map(str, again))}")
     if interrupted():
-        raise click.exceptions.Exit(INTERRUPTED)
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C only asks to stop, which the run does after its step; the second one interrupts at once."""
-    seen = False
-
-    def ask(signal_number: int, frame: FrameType | None) -> None:
-        nonlocal seen
-        if seen:
-            raise KeyboardInterrupt
-        seen = True
-        click.echo("stopping after this step ... (Ctrl-C again to stop at once)", err=True)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield lambda: seen
-    finally:
-        signal.signal(signal.SIGINT, before)
+        raise click.exceptions.Exit(EXIT_INTERRUPTED)

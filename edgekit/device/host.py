@@ -42,6 +42,11 @@ class Cpu:
     usable_cores: int
     features: frozenset[str]
 
+    @property
+    def multiplies_bfloat16(self) -> bool:
+        """Whether it has instructions for products of bfloat16; elsewhere these are slower than those of float32."""
+        return bool(self.features & {"avx512_bf16", "amx_bf16", "bf16"})
+
 
 @dataclass(frozen=True)
 class Memory:

@@ -1,8 +1,8 @@
 """What draft heads are trained on: a frozen model's hidden states over a text, computed once and kept on disk.
 
-Files of a cache: tokens.npy int32 [R, L]; features.npy float16 [R, L, F], the residual stream of the layers that the
-heads read, side by side; totals.npy float32 [R, L], log of the sum of exp of all logits; greedy.npy int32 [R, L], the
-likeliest next token. `rows.json` says how many rows are whole, so that an interrupted run goes on.
+Files of a cache: features.npy float16 [R, L, F], the residual stream of the layers that the heads read, side by side;
+totals.npy float32 [R, L], log of the sum of exp of all logits; greedy.npy int32 [R, L], the likeliest next token.
+`rows.json` says how many rows are whole, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgekit.heal.full_attention import head_of, layer_output, layers_of
 from edgekit.layers.decoder import Decoder
 
 _FILES = {"features": np.float16, "totals": np.float32, "greedy": np.int32}
-_ROWS, _TOKENS = "rows.json", "tokens.npy"
+_ROWS = "rows.json"
 _LOGITS_AT_ONCE = 256
 #: Architectures whose layers `edgekit.heal.full_attention` computes; the others take their own, slower way.
 _FAST = ("llama", "qwen2", "llama_tpa")
@@ -34,7 +34,7 @@ _HALF_MAX = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """The arrays of a cache, mapped: see the module's text."""
+    """The arrays of a cache, mapped, and the tokens int32 [R, L] that they are of: see the module's text."""
 
     tokens: npt.NDArray[np.int32]
     features: npt.NDArray[np.float16]
@@ -54,14 +54,16 @@ def cached_features(
     layers: tuple[int, ...],
     *,
     advance: Callable[[int], None] = lambda count: None,
-) -> FeatureCache:
-    """The cache in `folder`, made or completed row by row.
+    stop: Callable[[], bool] = lambda: False,
+) -> FeatureCache | None:
+    """The cache in `folder`, made or completed row by row; None when stopped before it was whole.
 
     Args:
         model: on the CPU, float32; where its matrices are bfloat16 (`narrowed`), products are made in that type.
         tokens: int64 [R, L]; the same as those a cache there was begun with (the caller sees to that).
         layers: after how many layers the residual stream is kept.
         advance: called with the positions done, those of an earlier run first.
+        stop: asked before each row.
 
     Raises:
         DoesNotFit: the disk is too small.
@@ -78,9 +80,10 @@ def cached_features(
         arrays[name] = np.lib.format.open_memmap(
             path, mode="r+" if done else "w+", dtype=kind, shape=None if done else shapes[name]
         )
-    np.save(folder / _TOKENS, tokens.astype(np.int32))
     advance(done * length)
     for row in range(done, rows):
+        if stop():
+            return None
         found = _row(model, torch.from_numpy(tokens[row : row + 1]), layers)
         for name, value in found.items():
             arrays[name][row] = value

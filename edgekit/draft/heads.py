@@ -47,6 +47,8 @@ class DraftHeads(nn.Module):
         parts = torch.split(features, self.config.hidden_size, -1)
         read = [norm(part) for norm, part in zip(self.feature_norms, parts, strict=True)]
         u = self.project(torch.cat([*read, token], -1))
+        # Norms in the type of their weights, also where products are narrower.
+        u = u.to(self.trunk_norm.weight.dtype)
         output: Tensor = u + self.trunk(self.trunk_norm(u))
         return output
 
@@ -65,5 +67,5 @@ class DraftHeads(nn.Module):
             own = functional.silu(functional.linear(u, self.component_down.flatten(0, 2)))
             own = own.view(-1, c.tokens, c.rank, c.component_rank)
             v = v + torch.einsum("nsak,sadk->nsad", own, self.component_up)
-        normed: Tensor = self.norm(v)
+        normed: Tensor = self.norm(v.to(self.norm.weight.dtype))
         return normed

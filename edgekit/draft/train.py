@@ -88,9 +88,10 @@ def train(
     folder = begin(destination, job, resume=resume, overwrite=overwrite)
     started = time.monotonic()
     found = text_tokens(checkpoint, text, folder, progress, stop)
-    if found is None:
-        return Trained(False, time.monotonic() - started, {})
-    frozen, cache, coverage = _prepared(checkpoint, config, found, folder, progress)
+    prepared = None if found is None else _prepared(checkpoint, config, found, options, folder, progress, stop)
+    if found is None or prepared is None:
+        return Trained(False, _spent(folder, time.monotonic() - started), {})
+    frozen, cache, coverage = prepared
     norm = frozen.norm.weight
     config = replace(config, vocabulary=len(frozen.vocabulary))
     single = replace(config, rank=1, component_rank=0)
@@ -152,20 +153,32 @@ def _sizes(checkpoint: Checkpoint, heads: HeadOptions) -> DraftConfig:
 
 
 def _prepared(
-    checkpoint: Checkpoint, config: DraftConfig, text: Text, folder: Path, progress: Progress
-) -> tuple[Frozen, FeatureCache, float]:
-    """The frozen model's part, the feature cache and how much of the text the draft vocabulary covers."""
+    checkpoint: Checkpoint,
+    config: DraftConfig,
+    text: Text,
+    options: TrainOptions,
+    folder: Path,
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> tuple[Frozen, FeatureCache, float] | None:
+    """The frozen model's part, the feature cache, and the draft vocabulary's share of the text; None when stopped."""
     progress.stage("load")
     model = model_from_checkpoint(checkpoint)
     counts = np.bincount(text.tokens[:, text.skip :].ravel(), minlength=int(checkpoint.config["vocab_size"]))
     chosen, coverage = frequent_tokens(counts, config.vocabulary, text.ends)
     vocabulary = torch.from_numpy(chosen)
     unembedding = head_of(model).detach()[vocabulary].clone()
-    fast = narrowed(model, str(checkpoint.config.get("model_type")))
+    fast = options.compute == "bfloat16" and narrowed(model, str(checkpoint.config.get("model_type")))
+    if options.compute == "bfloat16" and not fast:
+        progress.note(f"{checkpoint.config.get('model_type')} is computed in float32: healing does not train it either")
     progress.stage("tokens by themselves")
     states = kept_states(folder / "states.npy", model, config.feature_layers, _beginning(checkpoint))
     progress.stage("hidden states", int(text.tokens.size), "tokens")
-    cache = cached_features(folder / "features", model, text.tokens, config.feature_layers, advance=progress.advance)
+    cache = cached_features(
+        folder / "features", model, text.tokens, config.feature_layers, advance=progress.advance, stop=stop
+    )
+    if cache is None:
+        return None
     if fast:
         unembedding = unembedding.bfloat16()
     return Frozen(states, unembedding, model.model.norm, vocabulary), cache, coverage

@@ -39,6 +39,7 @@ class TrainOptions:
         patience: measurements without a better held-out loss after which training stops.
         measure_every: steps from one measurement to the next.
         seed: of everything drawn.
+        compute: "float32", or "bfloat16" for the operands of products; what is trained stays float32.
     """
 
     epochs: float = 2.0
@@ -50,6 +51,7 @@ class TrainOptions:
     patience: int = 4
     measure_every: int = 50
     seed: int = 0
+    compute: str = "float32"
 
 
 @dataclass
@@ -119,6 +121,7 @@ def train_heads(
         optimizer.load_state_dict(course.optimizer)
     advance(course.step)
     saved = time.monotonic()
+    # Probabilities far below 1e-38, of which there are many at first, would slow every product with them.
     torch.set_flush_denormal(True)
     while course.step < steps and not course.finished:
         if course.step % options.measure_every == 0:

@@ -70,3 +70,11 @@ def test_compiler_gives_its_release_line(tmp_path: Path, monkeypatch: pytest.Mon
     _tool(tmp_path, "nvcc", "echo 'nvcc: NVIDIA (R)'; echo 'Cuda tools, release 13.0, V13.0.88'", monkeypatch)
     assert host.compiler("nvcc") == "Cuda tools, release 13.0, V13.0.88"
     assert host.compiler("no-such-compiler") is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("fpu avx512f avx512_bf16", True), ("asimd bf16", True), ("avx2", False)]
+)
+def test_what_multiplies_bfloat16(flags: str, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    assert host.cpu(tmp_path / "cpuinfo").multiplies_bfloat16 is expected

@@ -31,6 +31,7 @@ def test_they_are_the_models_own(tmp_path: Path, name: str) -> None:
     model = model_of(tmp_path, name)
     layers = (1, len(model.model.layers))
     found = cached_features(tmp_path / "cache", model, TOKENS, layers)
+    assert found is not None
     ids = torch.from_numpy(TOKENS[1:2])
     with torch.no_grad():
         expected = model(ids, torch.ones_like(ids), model.empty_cache(1), torch.tensor([0]))
@@ -88,3 +89,13 @@ def test_a_small_disk_is_refused_before_the_work(tmp_path: Path, monkeypatch: py
     with pytest.raises(DoesNotFit, match="--positions"):
         cached_features(tmp_path / "cache", model_of(tmp_path, "llama"), TOKENS, (3,))
     assert feature_bytes(10, 100) == 10 * 212
+
+
+def test_it_stops_between_rows(tmp_path: Path) -> None:
+    asked = iter([False, True])
+    model = model_of(tmp_path, "llama")
+    assert cached_features(tmp_path / "c", model, TOKENS, (3,), stop=lambda: next(asked)) is None
+    assert json.loads((tmp_path / "c" / "rows.json").read_text()) == 1
+    found = cached_features(tmp_path / "c", model, TOKENS, (3,))
+    assert found is not None
+    assert (found.totals != 0).all()

@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgekit.cli.main import cli
+from edgekit.draft import features
+from edgekit.draft import train as training
 from edgekit.draft.head_file import read_heads
 from tests.parity.tiny_models import write_checkpoint
 
@@ -97,6 +99,26 @@ def test_what_cannot_be_is_refused(train: Callable[..., Result], tmp_path: Path)
         assert words in str(result.exception), result.output
     assert (tmp_path / "taken.safetensors").read_text() == "mine"
     assert train("--feature-layers", "one").exit_code == 2
+
+
+def test_products_are_of_the_type_that_is_asked_for(train: Callable[..., Result], tmp_path: Path) -> None:
+    for compute in ("float32", "bfloat16"):
+        result = train("--compute", compute, name=f"{compute}.safetensors")
+        assert result.exit_code == 0, result.output
+        assert f"{compute} products" in result.output
+        assert read_heads(tmp_path / f"{compute}.safetensors").record["options"]["compute"] == compute
+
+
+def test_stopped_amid_hidden_states_it_goes_on(
+    train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = features.cached_features
+    monkeypatch.setattr(training, "cached_features", lambda *a, **k: real(*a, **{**k, "stop": lambda: True}))
+    stopped = train()
+    assert "--resume goes on" in stopped.output
+    assert not (tmp_path / "h.safetensors").exists()
+    monkeypatch.undo()
+    assert train("--resume").exit_code == 0
 
 
 def test_the_estimate_comes_first_and_a_dry_run_ends_there(train: Callable[..., Result], tmp_path: Path) -> None:
