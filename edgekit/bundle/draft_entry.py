@@ -22,6 +22,7 @@ class DraftInfo:
         rank: r, components of the mixture; components: how many of them the graph computes, r for all without noise.
         feature_layers: after how many layers the decoder's features are read.
         features: F, numbers of the features of one position.
+        window: earlier positions that a draft sees; 0 for none.
         acceptance: what training measured; None where it says nothing.
     """
 
@@ -34,6 +35,7 @@ class DraftInfo:
     components: int
     feature_layers: tuple[int, ...]
     features: int
+    window: int
     acceptance: Mapping[str, Any] | None
 
     @property
@@ -67,5 +69,6 @@ def draft_entry(raw: Fields) -> DraftInfo | None:
         components=components,
         feature_layers=layers,
         features=features,
+        window=fields.integer("window", least=0) if "window" in fields.values else 0,
         acceptance=acceptance,
     )
