@@ -96,8 +96,7 @@ class Drafting:
         source = Source(proposal.source, proposal.grade) if drafted else None
         self._policy.record(source, drafted, accepted, draft_s, step_s)
         for statistics in (self._current, self.total):
-            statistics.add(proposal.source, drafted, accepted, draft_s, step_s)
-            statistics.add_plain(accepted, self._policy.plain_s)
+            statistics.add(proposal.source, drafted, accepted, draft_s, step_s, self._policy.plain_s)
             statistics.off = self._policy.why_off()
 
     def close(self) -> None:
