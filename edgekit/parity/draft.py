@@ -100,6 +100,10 @@ class DraftComparison:
             tolerance=DRAFT[self.bundle.manifest.dtype],
         )
 
+    def close(self) -> None:
+        """Free the draft graph."""
+        self.session.close()
+
 
 def draft_comparison(bundle: Bundle, found: DraftFile, model: Decoder, threads: int | None) -> DraftComparison:
     """Open the draft graph of a bundle that has one.

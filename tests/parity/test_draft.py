@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -81,6 +82,11 @@ def test_in_float32_nothing_differs(made: Made, checkpoint: Checkpoint) -> None:
     features = [stage for stage in report.stages if stage.name == "features"]
     assert {stage.mode for stage in features} == {"prefill", "chunked", "decode", "runtime"}
     assert max(stage.difference.relative_error for stage in features) < 1e-5
+
+
+def test_decoder_and_draft_graph_are_closed(made: Made, checkpoint: Checkpoint, ort_sessions: list[Any]) -> None:
+    compared(made("fp32"), checkpoint)
+    assert [each._session is None for each in ort_sessions] == [True, True]
 
 
 def test_rounded_heads_are_near(made: Made, checkpoint: Checkpoint) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from edgekit.runtime.drafting.fixed import FixedLength
 from edgekit.runtime.drafting.interface import Drafter
 from edgekit.runtime.drafting.ngram import NGramDrafter
 from edgekit.runtime.sampling import SamplingOptions
+from edgekit.runtime.session import DecoderSession, session_from_bundle
 
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle
@@ -35,6 +37,37 @@ _COPY_CHANCES = {2: 0.2, 3: 0.35, 4: 0.45, 6: 0.6, 8: 0.7, 16: 0.85}
 _LONGEST_COPY = 8
 #: From this temperature on draft heads are expected to do as they did in training at temperature 1.
 _WARM = 0.5
+
+
+@contextmanager
+def opened_for(
+    bundle: Bundle,
+    choice: str | Path | None,
+    count: int | None = None,
+    *,
+    sampling: SamplingOptions,
+    capacity: int | None = None,
+    backend: str = "cpu",
+    threads: int | None = None,
+    operators: str = "auto",
+) -> Iterator[tuple[DecoderSession, Drafting | None]]:
+    """A bundle's session and what drafts for it, both closed at the end: see session_from_bundle and `drafting_for`.
+
+    Raises:
+        SessionError, BundleError, DoesNotFit: as these do; of what is open by then nothing is left.
+    """
+    choice = _choice(bundle, choice, sampling)
+    # Before the weights are read, because it needs none.
+    check_choice(bundle, choice)
+    with ExitStack() as stack:
+        session = session_from_bundle(bundle, backend=backend, threads=threads, capacity=capacity, operators=operators)
+        stack.callback(session.close)
+        drafting = drafting_for(
+            bundle, choice, count, sampling=sampling, backend=backend, threads=threads, operators=operators
+        )
+        if drafting is not None:
+            stack.callback(drafting.close)
+        yield session, drafting
 
 
 def drafting_for(
@@ -66,8 +99,7 @@ def drafting_for(
             TensorRT, no engine of the heads is there that this machine can run.
         DoesNotFit: memory ran out.
     """
-    if choice is None:
-        choice = AUTO if repeats(bundle) or not (sampling.greedy or sampling.seed is not None) else OFF
+    choice = _choice(bundle, choice, sampling)
     if choice == OFF:
         return None
     drafters = drafters_for(bundle, choice, count, backend=backend, threads=threads, operators=operators)
@@ -148,6 +180,13 @@ def repeats(bundle: Bundle) -> bool:
     return not (manifest.form in (FORM_ORT, FORM_PORTABLE) and manifest.dtype in ("int8", "int4"))
 
 
+def _choice(bundle: Bundle, choice: str | Path | None, sampling: SamplingOptions) -> str | Path:
+    """What is asked for, or what is done where nothing is: see `drafting_for`."""
+    if choice is not None:
+        return choice
+    return AUTO if repeats(bundle) or not (sampling.greedy or sampling.seed is not None) else OFF
+
+
 def _runs_heads(bundle: Bundle, backend: str) -> bool:
     """Whether the bundle has what runs its draft heads with a backend: for TensorRT, an engine of them."""
     return backend != "tensorrt" or any(entry.draft is not None for entry in bundle.manifest.engines)
@@ -192,7 +231,6 @@ def _prior(acceptance: Mapping[str, Any] | None, sampling: SamplingOptions) -> S
 def _draft_model(path: Path, backend: str, threads: int | None, operators: str) -> Drafter:
     from edgekit.bundle import read_bundle
     from edgekit.runtime.drafting.draft_model import DraftModelDrafter
-    from edgekit.runtime.session import session_from_bundle
 
     return DraftModelDrafter(
         session_from_bundle(read_bundle(path), backend=backend, threads=threads, operators=operators)
