@@ -57,17 +57,18 @@ def check_same_tokens(model: Bundle, draft: Bundle) -> None:
     """Refuse a draft model whose tokens are not the model's.
 
     Raises:
-        SessionError: the vocabularies differ in size, or the tokenizer files in content.
+        SessionError: the vocabularies differ in size, or the tokenizer files in content; or one has none.
     """
     sizes = [bundle.manifest.model.vocab_size for bundle in (model, draft)]
     digests = [_tokenizer_digest(bundle) for bundle in (model, draft)]
-    if sizes[0] == sizes[1] and digests[0] == digests[1]:
+    if sizes[0] != sizes[1]:
+        fact = f"{draft.path} has {sizes[1]} tokens, {model.path} has {sizes[0]}"
+    elif None in digests:
+        fact = f"{(model, draft)[digests.index(None)].path} lists no {_TOKENIZER} to tell by"
+    elif digests[0] != digests[1]:
+        fact = f"{_TOKENIZER} of {draft.path} differs from that of {model.path}"
+    else:
         return
-    fact = (
-        f"{_TOKENIZER} of {draft.path} differs from that of {model.path}"
-        if sizes[0] == sizes[1]
-        else f"{draft.path} has {sizes[1]} tokens, {model.path} has {sizes[0]}"
-    )
     raise SessionError(
         "a draft model has the same tokens as the model it drafts for",
         fact,

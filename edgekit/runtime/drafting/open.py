@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,13 +58,12 @@ def opened_for(
     """
     choice = _choice(bundle, choice, sampling)
     # Before the weights are read, because it needs none.
-    check_choice(bundle, choice)
+    model = check_choice(bundle, choice)
     with ExitStack() as stack:
         session = session_from_bundle(bundle, backend=backend, threads=threads, capacity=capacity, operators=operators)
         stack.callback(session.close)
-        drafting = drafting_for(
-            bundle, choice, count, sampling=sampling, backend=backend, threads=threads, operators=operators
-        )
+        engine = _Engine(backend, threads, operators, capacity)
+        drafting = _drafting(bundle, choice, model, count, sampling, engine)
         if drafting is not None:
             stack.callback(drafting.close)
         yield session, drafting
@@ -100,10 +99,8 @@ def drafting_for(
         DoesNotFit: memory ran out.
     """
     choice = _choice(bundle, choice, sampling)
-    if choice == OFF:
-        return None
-    drafters = drafters_for(bundle, choice, count, backend=backend, threads=threads, operators=operators)
-    return Drafting(drafters, policy_for(bundle, count, sampling))
+    model = check_choice(bundle, choice)
+    return _drafting(bundle, choice, model, count, sampling, _Engine(backend, threads, operators))
 
 
 def drafters_for(
@@ -116,27 +113,14 @@ def drafters_for(
     operators: str = "auto",
 ) -> list[Drafter]:
     """The drafters alone, the first to be asked first; see `drafting_for`. Raises what it does."""
-    check_choice(bundle, choice)
-    drafters: list[Drafter] = []
-    try:
-        if choice in (AUTO, COPIES):
-            drafters.append(NGramDrafter(longest=max(count or 0, _LONGEST_COPY)))
-        heads = bundle.manifest.draft
-        if heads is not None and (choice == HEADS or (choice == AUTO and _runs_heads(bundle, backend))):
-            drafters.append(CPDrafter(_draft_session(bundle, heads, backend, threads)))
-        if choice not in CHOICES:
-            drafters.append(_draft_model(Path(choice), backend, threads, operators))
-        if count is not None:
-            _check_length(count, drafters)
-    except BaseException:
-        for drafter in drafters:
-            drafter.close()
-        raise
-    return drafters
+    return _drafters(bundle, choice, check_choice(bundle, choice), count, _Engine(backend, threads, operators))
 
 
-def check_choice(bundle: Bundle, choice: str | Path) -> None:
-    """Refuse, before anything is opened, draft heads that are not there and a draft model of other tokens.
+def check_choice(bundle: Bundle, choice: str | Path) -> Bundle | None:
+    """Refuse, before an engine is opened, draft heads that are not there and a draft model of other tokens.
+
+    Returns:
+        The draft model's bundle; None for what is no draft model.
 
     Raises:
         SessionError: as said.
@@ -149,11 +133,14 @@ def check_choice(bundle: Bundle, choice: str | Path) -> None:
             "train them: edgekit draft train CHECKPOINT -o HEADS.safetensors, and export with them: "
             "edgekit export CHECKPOINT -o BUNDLE --draft HEADS.safetensors; or choose --draft ngram",
         )
-    if choice not in CHOICES:
-        from edgekit.bundle import read_bundle
-        from edgekit.runtime.drafting.draft_model import check_same_tokens
+    if choice in CHOICES:
+        return None
+    from edgekit.bundle import read_bundle
+    from edgekit.runtime.drafting.draft_model import check_same_tokens
 
-        check_same_tokens(bundle, read_bundle(choice))
+    model = read_bundle(choice)
+    check_same_tokens(bundle, model)
+    return model
 
 
 def policy_for(bundle: Bundle, count: int | None, sampling: SamplingOptions) -> Policy:
@@ -178,6 +165,45 @@ def repeats(bundle: Bundle) -> bool:
     """
     manifest = bundle.manifest
     return not (manifest.form in (FORM_ORT, FORM_PORTABLE) and manifest.dtype in ("int8", "int4"))
+
+
+class _Engine(NamedTuple):
+    """What drafters run in; see session_from_bundle."""
+
+    backend: str
+    threads: int | None
+    operators: str
+    capacity: int | None = None
+
+
+def _drafting(
+    bundle: Bundle, choice: str | Path, model: Bundle | None, count: int | None, sampling: SamplingOptions, run: _Engine
+) -> Drafting | None:
+    """`model`: see check_choice."""
+    if choice == OFF:
+        return None
+    return Drafting(_drafters(bundle, choice, model, count, run), policy_for(bundle, count, sampling))
+
+
+def _drafters(
+    bundle: Bundle, choice: str | Path, model: Bundle | None, count: int | None, run: _Engine
+) -> list[Drafter]:
+    drafters: list[Drafter] = []
+    try:
+        if choice in (AUTO, COPIES):
+            drafters.append(NGramDrafter(longest=max(count or 0, _LONGEST_COPY)))
+        heads = bundle.manifest.draft
+        if heads is not None and (choice == HEADS or (choice == AUTO and _runs_heads(bundle, run.backend))):
+            drafters.append(CPDrafter(_draft_session(bundle, heads, run.backend, run.threads)))
+        if model is not None:
+            drafters.append(_draft_model(model, run))
+        if count is not None:
+            _check_length(count, drafters)
+    except BaseException:
+        for drafter in drafters:
+            drafter.close()
+        raise
+    return drafters
 
 
 def _choice(bundle: Bundle, choice: str | Path | None, sampling: SamplingOptions) -> str | Path:
@@ -228,13 +254,15 @@ def _prior(acceptance: Mapping[str, Any] | None, sampling: SamplingOptions) -> S
     return tuple(float(each) for each in found) if isinstance(found, list) and fitting else ()
 
 
-def _draft_model(path: Path, backend: str, threads: int | None, operators: str) -> Drafter:
-    from edgekit.bundle import read_bundle
+def _draft_model(bundle: Bundle, run: _Engine) -> Drafter:
     from edgekit.runtime.drafting.draft_model import DraftModelDrafter
 
-    return DraftModelDrafter(
-        session_from_bundle(read_bundle(path), backend=backend, threads=threads, operators=operators)
+    # Where its own context ends earlier, it proposes fewer tokens.
+    capacity = None if run.capacity is None else min(run.capacity, bundle.manifest.cache.capacity_limit)
+    session = session_from_bundle(
+        bundle, backend=run.backend, threads=run.threads, capacity=capacity, operators=run.operators
     )
+    return DraftModelDrafter(session)
 
 
 def _check_length(count: int, drafters: Sequence[Drafter]) -> None:

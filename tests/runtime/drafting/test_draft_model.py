@@ -107,12 +107,14 @@ class Entry:
 class FakeBundle:
     """As much of a bundle as is compared."""
 
-    def __init__(self, name: str, vocab_size: int, digest: str) -> None:
+    def __init__(self, name: str, vocab_size: int, digest: str | None) -> None:
         self.path = Path(name)
         self.manifest = self
         self.model = self
         self.vocab_size = vocab_size
-        self.files = [Entry("model.onnx", name), Entry("tokenizer.json", digest)]
+        self.files = [Entry("model.onnx", name)]
+        if digest is not None:
+            self.files.append(Entry("tokenizer.json", digest))
 
 
 def test_a_draft_model_has_the_same_tokens() -> None:
@@ -125,3 +127,7 @@ def test_a_draft_model_has_the_same_tokens() -> None:
     padded: Any = FakeBundle("small", 128, "a")
     with pytest.raises(SessionError, match="small has 128 tokens, large has 100"):
         check_same_tokens(model, padded)
+    bare: Any = FakeBundle("bare", 100, None)
+    for pair in ((bare, bare), (bare, same), (model, bare)):
+        with pytest.raises(SessionError, match="bare lists no tokenizer.json"):
+            check_same_tokens(*pair)

@@ -185,3 +185,25 @@ def test_what_cannot_be_opened_leaves_nothing_open(with_heads: Bundle, bare: Bun
     assert ort_sessions == [], "refused before weights are read"
     refuse(with_heads, "auto", "cp proposes 3", count=4)
     assert [each._session is None for each in ort_sessions] == [True, True]
+
+
+def test_a_draft_model_is_read_once_and_holds_no_more_than_the_context(
+    bare: Bundle, ort_sessions: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = bare.manifest.cache.capacity_limit
+    cache = json.loads((bare.path / "manifest.json").read_text())["cache"]
+    short = edited(bare, tmp_path / "short", cache={**cache, "capacity_limit": 50})
+    read: list[object] = []
+
+    def reading(path: Any) -> Bundle:
+        read.append(path)
+        return read_bundle(path)
+
+    monkeypatch.setattr("edgekit.bundle.read_bundle", reading)
+    for draft, capacity, held in ((bare, 60, 60), (short, 60, 50), (bare, None, limit)):
+        ort_sessions.clear()
+        read.clear()
+        with opened_for(bare, draft.path, sampling=GREEDY, threads=1, capacity=capacity) as (session, _):
+            assert session.capacity == (capacity or limit)
+        assert [each.capacity for each in ort_sessions] == [capacity or limit, held]
+        assert read == [draft.path]
