@@ -214,8 +214,12 @@ def _choice(bundle: Bundle, choice: str | Path | None, sampling: SamplingOptions
 
 
 def _runs_heads(bundle: Bundle, backend: str) -> bool:
-    """Whether the bundle has what runs its draft heads with a backend: for TensorRT, an engine of them."""
-    return backend != "tensorrt" or any(entry.draft is not None for entry in bundle.manifest.engines)
+    """Whether the bundle has what runs its draft heads with a backend: for TensorRT, an engine that runs here."""
+    if backend != "tensorrt":
+        return True
+    from edgekit.runtime.trt_bundle import runs_draft_heads
+
+    return runs_draft_heads(bundle)
 
 
 def _draft_session(bundle: Bundle, heads: DraftInfo, backend: str, threads: int | None) -> DraftSession:
