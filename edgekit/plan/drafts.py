@@ -84,9 +84,9 @@ def drafts_for(model: str, tokens: int | None, acceptance: float | None) -> Draf
             f"--draft-tokens is {count}, {bundle.path} proposes {heads.tokens}",
             f"choose --draft-tokens {heads.tokens} or less",
         )
-    measured = (heads.acceptance or {}).get("greedy")
-    if acceptance is None and isinstance(measured, list) and len(measured) == heads.tokens:
-        chances, basis = tuple(float(each) for each in measured[:count]), "measured when the heads were trained"
+    measured = heads.acceptance.get("greedy")
+    if acceptance is None and measured is not None:
+        chances, basis = measured[:count], "measured when the heads were trained"
     else:
         chance, basis = _assumed(acceptance)
         chances = (chance,) * count

@@ -153,6 +153,8 @@ def test_another_vocabulary_is_refused(made: Made, checkpoint: Checkpoint, tmp_p
     np.save(path, np.arange(90, dtype=np.int32))
     with pytest.raises(BundleError, match="trained for"):
         compared(with_file(bundle, "draft_vocabulary.npy", path.read_bytes()), checkpoint)
+    with pytest.raises(BundleError, match="a draft vocabulary is a list of tokens"):
+        compared(with_file(bundle, "draft_vocabulary.npy", path.read_bytes()[:-1]), checkpoint)
 
 
 def test_heads_are_those_of_the_provenance_or_those_given(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgekit.contract import FORM_ORT, FORM_PORTABLE
-from edgekit.errors import BundleError, SessionError
+from edgekit.errors import SessionError
 from edgekit.runtime.drafting.acceptance import Source
 from edgekit.runtime.drafting.controller import Controller
 from edgekit.runtime.drafting.cp import CPDrafter, DraftSession
@@ -20,12 +17,12 @@ from edgekit.runtime.drafting.drafting import Drafting, Policy
 from edgekit.runtime.drafting.fixed import FixedLength
 from edgekit.runtime.drafting.interface import Drafter
 from edgekit.runtime.drafting.ngram import NGramDrafter
+from edgekit.runtime.drafting.vocabulary import draft_vocabulary
 from edgekit.runtime.sampling import SamplingOptions
 from edgekit.runtime.session import DecoderSession, session_from_bundle
 
 if TYPE_CHECKING:
-    from edgekit.bundle import Bundle
-    from edgekit.bundle.draft_entry import DraftInfo
+    from edgekit.bundle import Bundle, DraftInfo
 
 AUTO, HEADS, COPIES, OFF = "auto", "cp", "ngram", "off"
 CHOICES = (AUTO, HEADS, COPIES, OFF)
@@ -147,11 +144,10 @@ def policy_for(bundle: Bundle, count: int | None, sampling: SamplingOptions) -> 
     """What chooses among drafters in a new conversation; see `drafting_for`."""
     if count is not None:
         return FixedLength(count)
-    heads = bundle.manifest.draft
     priors: dict[Source, Sequence[float]] = {
         Source(COPIES, grade): (chance,) for grade, chance in _COPY_CHANCES.items()
     }
-    return Controller({**priors, Source(HEADS): _prior(heads.acceptance if heads else None, sampling)})
+    return Controller({**priors, Source(HEADS): _prior(bundle.manifest.draft, sampling)})
 
 
 def repeats(bundle: Bundle) -> bool:
@@ -223,7 +219,7 @@ def _runs_heads(bundle: Bundle, backend: str) -> bool:
 
 
 def _draft_session(bundle: Bundle, heads: DraftInfo, backend: str, threads: int | None) -> DraftSession:
-    vocabulary = _vocabulary(bundle.file(heads.vocabulary))
+    vocabulary = draft_vocabulary(bundle, heads)
     if backend == "tensorrt":
         from edgekit.runtime.trt_bundle import open_draft_session
 
@@ -231,31 +227,13 @@ def _draft_session(bundle: Bundle, heads: DraftInfo, backend: str, threads: int 
     return OrtDraftSession(bundle.file(heads.file), vocabulary, backend=backend, threads=threads)
 
 
-def _vocabulary(path: Path) -> npt.NDArray[np.int64]:
-    """int64 [D]. Raises BundleError for a file that is no array of whole numbers."""
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        found, fact = None, str(error)
-    else:
-        fact = f"it is {found.dtype} {list(found.shape)}"
-    if found is None or found.ndim != 1 or found.dtype.kind not in "iu":
-        raise BundleError(
-            "a draft vocabulary is a list of tokens", f"{path}: {fact}", "export the bundle again: edgekit export"
-        )
-    tokens: npt.NDArray[np.int64] = found.astype(np.int64)
-    return tokens
-
-
-def _prior(acceptance: Mapping[str, Any] | None, sampling: SamplingOptions) -> Sequence[float]:
+def _prior(heads: DraftInfo | None, sampling: SamplingOptions) -> Sequence[float]:
     """Chances by position that heads reached in training; empty where it is not told.
 
     Drafts are the likeliest tokens where a seed has to give the same text, and where there is no chance.
     """
     certain = sampling.temperature < _WARM or sampling.seed is not None
-    found = (acceptance or {}).get("greedy" if certain else "sampled")
-    fitting = isinstance(found, list) and all(isinstance(each, int | float) and 0 <= each <= 1 for each in found)
-    return tuple(float(each) for each in found) if isinstance(found, list) and fitting else ()
+    return () if heads is None else heads.acceptance.get("greedy" if certain else "sampled", ())
 
 
 def _draft_model(bundle: Bundle, run: _Engine) -> Drafter:
