@@ -120,7 +120,8 @@ class Controller:
             won = accepted + 1 - (1 + _MARGIN) * seconds / plain
             self.account = min(self.account + won + SHARE * (accepted + 1), MOST)
             tries = self._tries.setdefault(source, _Tries())
-            tries.pause = _FIRST_PAUSE if won > 0 else min(2 * tries.pause, _LONGEST_PAUSE)
+            # A loss while the source is on is no failed try.
+            tries.pause = _FIRST_PAUSE if tries.on or won > 0 else min(2 * tries.pause, _LONGEST_PAUSE)
             tries.waited = 0
 
     def observe(self, source: Source, drafted: int, accepted: int) -> None:
