@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 from edgekit.errors import SessionError
@@ -34,11 +35,13 @@ class DraftModelDrafter:
         Raises:
             SessionError, DoesNotFit: see DecoderSession.forward.
         """
-        history = list(context.tokens)
+        tokens = context.tokens
         # The last token proposed is not processed.
-        count = min(count, self._cache.session.capacity - len(history) + 1)
+        count = min(count, self._cache.session.capacity - len(tokens) + 1)
         found = []
-        pending = history[self._cache.match(history) :] if count > 0 else []
+        pending = tokens[self._cache.match(tokens) :] if count > 0 else []
+        # An array, because the repetition penalty reads it as one every time, and alone reads it.
+        history = array("q", tokens if context.sampling.repetition_penalty != 1.0 else ())
         for _ in range(count):
             for start in range(0, len(pending), PROMPT_CHUNK):
                 logits = self._cache.extend(pending[start : start + PROMPT_CHUNK])

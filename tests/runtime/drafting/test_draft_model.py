@@ -66,6 +66,22 @@ def test_its_cache_follows_what_was_accepted() -> None:
     assert proposed(drafter, tokens[2:], 3).tokens == proposed(DraftModelDrafter(HashSession()), tokens[2:], 3).tokens
 
 
+class Uncounted(list[int]):
+    """A context that is not gone through token by token."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("each of its tokens was looked at")
+
+
+def test_a_long_context_is_compared_as_a_whole() -> None:
+    """A step's work in Python does not grow with the context; only the repetition penalty reads all of it."""
+    drafter, tokens = DraftModelDrafter(HashSession(capacity=4096)), Uncounted(range(40))
+    first = proposed(drafter, tokens, 3).tokens
+    tokens += [*first, 7]
+    wanted = proposed(DraftModelDrafter(HashSession(capacity=4096)), [*range(40), *first, 7], 3).tokens
+    assert proposed(drafter, tokens, 3).tokens == wanted
+
+
 def test_where_its_own_context_ends() -> None:
     session = HashSession(capacity=6)
     drafter = DraftModelDrafter(session)
