@@ -25,9 +25,7 @@ from tests.runtime.fake_cuda import FakeCudart
 BLOCKED = ("torch", "onnx", "onnxruntime", "click", "rich", "jinja2", "tokenizers", "platformdirs", "prompt_toolkit")
 
 
-def run_sh(
-    kit: Kit, *arguments: str, cwd: str | Path = "/", **environment: str
-) -> subprocess.CompletedProcess[str]:
+def run_sh(kit: Kit, *arguments: str, cwd: str | Path = "/", **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [os.path.relpath(kit.path / "run.sh", cwd), *arguments],
         capture_output=True,
@@ -194,6 +192,51 @@ def test_a_failed_parity_is_in_the_result_and_nothing_is_measured(kit: Kit, monk
     assert result["failure"]["stage"] == "parity"
     assert result["parity"]["passed"] is False
     assert "benchmark" not in result
+
+
+@pytest.mark.parametrize(
+    ("error", "fact"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "OSError: [Errno 5] Input/output error"),
+        (OSError("bad \udcff name"), "OSError: bad \\udcff name"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_whatever_ends_a_run_is_in_the_result(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, error: BaseException, fact: str
+) -> None:
+    def stops(self: object) -> None:
+        raise error
+
+    monkeypatch.setattr(runner._Runner, "machine", lambda self: {})
+    monkeypatch.setattr(runner._Runner, "build", stops)
+    with pytest.raises(type(error)) as caught:
+        run_kit(kit, RunOptions(), lambda text: None)
+    assert caught.value is error
+    found = read_kit_result(kit.path / "results" / "result.json")
+    assert found.machine == {}
+    assert not found.passed
+    assert found.failure is not None
+    assert (found.failure["stage"], found.failure["kind"]) == ("build", type(error).__name__)
+    assert found.failure["fact"] == fact
+
+
+def test_a_session_that_cannot_be_closed_costs_no_result(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stops(self: object) -> None:
+        raise OSError("gone")
+
+    def breaks(self: object) -> None:
+        raise RuntimeError("closing")
+
+    monkeypatch.setattr(runner._Runner, "machine", stops)
+    monkeypatch.setattr(runner._Runner, "close", breaks)
+    (kit.path / "results" / "result.json").unlink(missing_ok=True)
+    with pytest.raises(RuntimeError, match="closing"):
+        run_kit(kit, RunOptions(), lambda text: None)
+    found = read_kit_result(kit.path / "results" / "result.json")
+    assert found.failure is not None
+    assert found.failure["fact"] == "OSError: gone"
 
 
 def test_a_session_that_is_right_is_measured(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
