@@ -125,7 +125,7 @@ def prepared_build(
     backend = preflight.chosen_backend(device, request.backend)
     preflight.check_versions(device)
     preflight.check_dtype(bundle, device)
-    if backend.name == "tensorrt" and preflight.needs_device_kit(device, backend, None):
+    if preflight.needs_device_kit(device, backend):
         raise preflight.refuse_other_device(device, bundle.path)
     trt = backend.load(device.kind)
     version = str(trt.__version__)
@@ -311,7 +311,7 @@ def _engine_name(request: BuildRequest, backend: Backend, bundle: Bundle) -> str
                 "choose another --name",
             )
         return request.name
-    kind = "" if backend.name == "tensorrt-rtx" else f"-{backend.name}"
+    kind = "" if backend.builds_elsewhere else f"-{backend.name}"
     return f"sm{request.device.compute_capability}-{bundle.manifest.dtype}{kind}"
 
 
