@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.bundle import MANIFEST_NAME, Bundle, read_bundle
+from edgekit.bundle import MANIFEST_NAME, Bundle, DraftInfo, read_bundle
 from edgekit.errors import DeviceError
 from edgekit.plan.break_even import USUAL_ACCEPTANCE, needed_acceptance
 from edgekit.plan.estimate import Estimate
@@ -70,13 +70,18 @@ def drafts_for(model: str, tokens: int | None, acceptance: float | None) -> Draf
         DeviceError: more tokens than the bundle's heads propose.
         BundleError: the bundle is damaged.
     """
-    bundle = _bundle(model)
+    bundle = bundle_at(model)
     heads = None if bundle is None else bundle.manifest.draft
     if bundle is None or heads is None:
         if tokens is None and acceptance is None:
             return None
         chance, basis = _assumed(acceptance)
         return Drafts((chance,) * (tokens or DEFAULT_TOKENS), None, basis)
+    return drafts_of(bundle, heads, tokens, acceptance)
+
+
+def drafts_of(bundle: Bundle, heads: DraftInfo, tokens: int | None = None, acceptance: float | None = None) -> Drafts:
+    """What a bundle's draft heads propose. Arguments and DeviceError: as `drafts_for`."""
     count = tokens or heads.tokens
     if count > heads.tokens:
         raise DeviceError(
@@ -136,6 +141,7 @@ def _assumed(acceptance: float | None) -> tuple[float, str]:
     return USUAL_ACCEPTANCE, "usual of draft models"
 
 
-def _bundle(model: str) -> Bundle | None:
+def bundle_at(model: str) -> Bundle | None:
+    """The bundle at that path; None where there is none. Raises BundleError for a damaged one."""
     path = Path(model).expanduser()
     return read_bundle(path) if (path / MANIFEST_NAME).is_file() else None

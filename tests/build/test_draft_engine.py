@@ -107,6 +107,15 @@ def test_a_bundle_gets_both_engines(made: Bundle, tmp_path: Path, own_cache: Pat
     for name in entry.engine_files:
         assert sha256_of(other.path / name) == sha256_of(bundle.path / name)
 
+    # A build is expected to take as long as both took, and is not known by one of them.
+    prepared = prepared_build(other, request(limits={"max_batch_size": 2}))
+    assert prepared.draft is not None
+    both = entry.build_seconds + entry.draft.build_seconds
+    assert prepared.seconds_before == pytest.approx(both, abs=0.002)
+    (own_cache / "engines" / prepared.draft.key / "build.json").rename(tmp_path / "build.json")
+    assert prepared_build(other, request(limits={"max_batch_size": 2})).seconds_before is None
+    (tmp_path / "build.json").rename(own_cache / "engines" / prepared.draft.key / "build.json")
+
     # An engine without its draft graph's is not whole.
     content = bytearray((bundle.path / entry.draft.file).read_bytes())
     content[-1] ^= 1

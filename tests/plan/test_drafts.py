@@ -17,6 +17,7 @@ from edgekit.plan.drafts import DRAFT_LAYERS, Drafts, drafts_for, expected_by, f
 from edgekit.plan.facts import notes, plan_facts
 from edgekit.plan.machine import machine
 from edgekit.plan.model_sizes import ModelSizes
+from edgekit.plan.of_bundle import asked_options
 from edgekit.plan.options import options_for
 from edgekit.plan.plan import make_plan
 from edgekit.plan.step_cost import StepCost
@@ -121,6 +122,8 @@ def test_a_plan_with_drafts(smollm2: ModelSizes) -> None:
     assert drafted.speed == plain.speed, "a plain step reads no heads"
     weights = [next(item for item in each.memory.items if item.name == "weights") for each in (plain, drafted)]
     assert weights[1].bytes.value - weights[0].bytes.value == 20_000_000
+    # Built as one more layer, with so many more bytes of weights (the fit of docs/planning.md).
+    assert drafted.build.memory.value - plain.build.memory.value == pytest.approx(15e6 + 3.1 * 20e6)
     facts = plan_facts(drafted)
     assert facts["drafting"]["proposed"] == 4
     assert facts["drafting"]["tokens_per_s"]["value"] > facts["speed"]["tokens_per_s"]["value"]
@@ -133,3 +136,14 @@ def test_drafting_is_told_for_one_sequence(smollm2: ModelSizes) -> None:
     with pytest.raises(DeviceError) as caught:
         options_for(smollm2, dtype="fp16", batch=2, drafts=Drafts((0.5,), None, ""))
     assert "--batch is 2" in caught.value.fact
+
+
+def test_a_bundle_with_heads_can_be_planned_for_several_sequences(with_heads: Bundle, smollm2: ModelSizes) -> None:
+    options = asked_options(str(with_heads.path), smollm2, None, None, dtype="fp16", batch=2)
+    assert options.drafts is None
+    assert options.compression.draft_head_bytes == size(with_heads, "chat_template.jinja", "tokenizer.json")
+    for tokens, acceptance in ((2, None), (None, 0.5)):
+        with pytest.raises(DeviceError, match="for one sequence"):
+            asked_options(str(with_heads.path), smollm2, tokens, acceptance, dtype="fp16", batch=2)
+    one = asked_options(str(with_heads.path), smollm2, None, None, dtype="fp16")
+    assert one.drafts == drafts_for(str(with_heads.path), None, None)

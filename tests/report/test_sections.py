@@ -413,6 +413,18 @@ def test_a_run_on_a_device_that_did_not_get_far_or_failed(bare: Bundle, tmp_path
     assert "another bundle: its dtype is int4, here fp32" in text(section(root, "kits"))
 
 
+def test_a_run_that_does_not_say_that_it_passed_did_not(bare: Bundle, tmp_path: Path) -> None:
+    """As a run leaves it that ended in the benchmark without an error that was written down."""
+    file = tmp_path / "result.json"
+    without = {name: value for name, value in documents.kit_result().items() if name != "passed"}
+    for result in (documents.kit_result(passed=False, benchmark=None), without):
+        file.write_text(json.dumps(result))
+        root = report(bare, read_kit_result(file))
+        assert section(root, "kits").get("class") == "failed"
+        assert "did not come to its end, and the result does not say why" in text(section(root, "kits"))
+        assert tiles(root)["jetson-orin-nano-8gb"].startswith("failed")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
