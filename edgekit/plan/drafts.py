@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from edgekit.errors import DeviceError
 from edgekit.plan.break_even import USUAL_ACCEPTANCE, needed_acceptance
 from edgekit.plan.estimate import Estimate
 from edgekit.plan.step_cost import CYCLES_PER_LAYER, StepCost, with_band
+from edgekit.runtime.drafting.expected import expected_tokens
 
 #: Tokens where only their chance is told.
 DEFAULT_TOKENS = 4
@@ -101,14 +101,13 @@ def drafts_of(bundle: Bundle, heads: DraftInfo, tokens: int | None = None, accep
 
 def forecast(cost: StepCost, drafts: Drafts, context: int) -> DraftForecast:
     """Compare steps that draft and verify with plain ones. `cost` is of the model without draft heads."""
-    plain = cost.step(context).seconds
-    clock = cost.machine.gpu_clock_hz
-    drafting = 0.0
+    one, clock = cost.step(context), cost.machine.gpu_clock_hz
+    plain, drafting = one.seconds, 0.0
     if drafts.graph_bytes is not None:
-        drafting = cost.step(context).weights_s * drafts.graph_bytes / cost.step(context).weight_bytes
+        drafting = one.weights_s * drafts.graph_bytes / one.weight_bytes
         drafting += CYCLES_PER_LAYER * DRAFT_LAYERS / clock if clock else 0.0
-    verifying = [cost.step(context, positions=k + 1).seconds for k in range(len(drafts.chances) + 1)]
-    tokens = expected_by(drafts.chances)
+    more = (cost.step(context, positions=k + 1).seconds for k in range(1, len(drafts.chances) + 1))
+    verifying, tokens = [plain, *more], expected_tokens(drafts.chances)
     speeds = [1.0] + [e * plain / (v + drafting) for e, v in zip(tokens[1:], verifying[1:], strict=True)]
     best = max(range(len(speeds)), key=lambda k: speeds[k])
     seconds = plain if best == 0 else (verifying[best] + drafting) / tokens[best]
@@ -124,15 +123,6 @@ def forecast(cost: StepCost, drafts: Drafts, context: int) -> DraftForecast:
         tokens_per_s=with_band(seconds, f"step of {best + 1} positions; acceptance {drafts.basis}").inverse(),
         basis=drafts.basis,
     )
-
-
-def expected_by(chances: Sequence[float]) -> list[float]:
-    """Tokens of a step with 0, 1, ... proposals, the model's own included."""
-    tokens, reached = [1.0], 1.0
-    for chance in chances:
-        reached *= chance
-        tokens.append(tokens[-1] + reached)
-    return tokens
 
 
 def _assumed(acceptance: float | None) -> tuple[float, str]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekit.runtime.drafting.acceptance import Acceptance, Source
+from edgekit.runtime.drafting.expected import expected_tokens
 from edgekit.runtime.drafting.step_times import StepTimes
 
 #: The account: what it starts with, what each token adds, and the most of what was won that may be lost again.
@@ -156,9 +157,9 @@ class Controller:
         expected, worst = estimates
         drafting = _NO_TIME if offer.made else self._draft_times.get(offer.source.name, _UNKNOWN)
         draft, draft_worst = drafting.estimates(offer.most, plain)
-        tokens = self.acceptance.expected_tokens(offer.source, offer.most)
+        tokens = expected_tokens(self.acceptance.chances(offer.source, offer.most))
         speeds = {
-            k: tokens[k - 1] * plain / (expected[k + 1] + draft[k])
+            k: tokens[k] * plain / (expected[k + 1] + draft[k])
             for k in range(1, offer.most + 1)
             if (worst[k + 1] + draft_worst[k]) / plain - 1 <= self.account
         }
