@@ -74,3 +74,25 @@ def smollm2_path() -> Path:
     from edgekit.checkpoint import pull
 
     return pull("smollm2-135m")
+
+
+@pytest.fixture
+def ort_sessions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Sessions of decoders and draft heads over ONNX Runtime that are opened from now on; closed, they hold no more."""
+    from edgekit.runtime.drafting.draft_session import OrtDraftSession
+    from edgekit.runtime.ort_session import OrtSession
+
+    found: list[Any] = []
+
+    def watch(kind: Any) -> None:
+        load = kind.__init__
+
+        def noted(self: Any, *arguments: Any, **options: Any) -> None:
+            load(self, *arguments, **options)
+            found.append(self)
+
+        monkeypatch.setattr(kind, "__init__", noted)
+
+    watch(OrtSession)
+    watch(OrtDraftSession)
+    return found

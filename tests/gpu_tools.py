@@ -67,7 +67,7 @@ def tensorrt() -> Any:
 
 def form() -> str:
     """The form of bundles that is meant for it."""
-    return backend().forms(tensorrt())[0]
+    return backend().forms(str(tensorrt().__version__))[0]
 
 
 def build_request(**limits: int) -> BuildRequest:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from edgekit.draft.batches import Frozen, Window, stacked
 from edgekit.draft.tokens import Student
+from edgekit.runtime.drafting.expected import expected_tokens
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,7 @@ class Quality:
     @property
     def tokens_per_step(self) -> float:
         """Expected tokens of a step that drafts all n greedily, the model's own included."""
-        total, reached = 1.0, 1.0
-        for rate in self.greedy:
-            reached *= rate
-            total += reached
-        return total
+        return expected_tokens(self.greedy)[-1]
 
 
 @torch.no_grad()

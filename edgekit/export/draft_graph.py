@@ -94,8 +94,10 @@ class _Builder:
         if self._half:
             rows = node("Cast", [rows], f"{stem}.rows.wide", to=onnx.TensorProto.FLOAT)
         every = node("Concat", [past, rows], f"{stem}.every", axis=1)
-        present = self._last(every, c.window, contract.DRAFT_PRESENT)
-        seen = self._cast(self._last(every, c.window + 1, f"{stem}.seen"), "float32", f"{stem}.seen.half")
+        # A Reshape, for TensorRT to know that of a varying number as many are left as are seen.
+        seen = node("Reshape", [self._last(every, c.window + 1, f"{stem}.last"), ints(0, c.window + 1, c.kept)], stem)
+        present = self._last(seen, c.window, contract.DRAFT_PRESENT)
+        seen = self._cast(seen, "float32", f"{stem}.seen.half")
         keys, values, there = self._split(seen, ints(size, size, 1), 3, f"{stem}.split")
         heads = ints(0, c.window + 1, c.kv_heads, c.head_size)
         keys = node("Transpose", [node("Reshape", [keys, heads], f"{stem}.keys")], f"{stem}.k", perm=[0, 2, 3, 1])

@@ -19,6 +19,7 @@ from edgekit.layers.decoder import Decoder
 from edgekit.parity.report import DraftAgreement
 from edgekit.parity.tolerance import DRAFT
 from edgekit.runtime.drafting.draft_session import OrtDraftSession
+from edgekit.runtime.drafting.vocabulary import draft_vocabulary
 
 Floats = npt.NDArray[np.float32]
 
@@ -121,6 +122,10 @@ class DraftComparison:
             tolerance=DRAFT[self.bundle.manifest.dtype],
         )
 
+    def close(self) -> None:
+        """Free the draft graph."""
+        self.session.close()
+
 
 def draft_comparison(bundle: Bundle, found: DraftFile, model: Decoder, threads: int | None) -> DraftComparison:
     """Open the draft graph of a bundle that has one.
@@ -135,14 +140,14 @@ def draft_comparison(bundle: Bundle, found: DraftFile, model: Decoder, threads: 
     """
     draft = bundle.manifest.draft
     assert draft is not None
-    stored = np.load(bundle.file(draft.vocabulary), allow_pickle=False)
+    stored = draft_vocabulary(bundle, draft)
     if not np.array_equal(stored, found.vocabulary.numpy()):
         raise BundleError(
             "a bundle drafts the tokens that its heads were trained for",
             f"{draft.vocabulary} lists others",
             "export the bundle again: edgekit export --draft HEADS",
         )
-    session = OrtDraftSession(bundle.file(draft.file), stored.astype(np.int64), threads=threads)
+    session = OrtDraftSession(bundle.file(draft.file), stored, threads=threads)
     return DraftComparison(bundle, TorchDraft(found, model), session)
 
 

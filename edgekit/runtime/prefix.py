@@ -75,10 +75,14 @@ class PrefixCache:
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the longest common beginning."""
-    length = 0
-    for a, b in zip(first, second, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length
+    """Length of the longest common beginning, found by halving: lists are compared much faster than their items."""
+    if type(first) is not type(second):
+        first, second = list(first), list(second)
+    alike, most = 0, min(len(first), len(second))
+    while alike < most:
+        middle = (alike + most + 1) // 2
+        if first[alike:middle] == second[alike:middle]:
+            alike = middle
+        else:
+            most = middle - 1
+    return alike

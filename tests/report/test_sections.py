@@ -15,7 +15,9 @@ from edgekit.bundle import Bundle, write_sidecar
 from edgekit.errors import BundleError
 from edgekit.report.collect import document_of, page_of, section_makers
 from edgekit.report.kit_result import read_kit_result
+from edgekit.report.sections import drafting
 from edgekit.report.source import Source
+from edgekit.report.svg import Lines
 from tests.report import documents
 from tests.report.documents import ENGINE, with_manifest
 from tests.report.reading import facts, report, section, table, text, tiles
@@ -150,7 +152,22 @@ def test_drafting_shows_speed_acceptance_and_break_even(bare: Bundle) -> None:
     numbers = table(part, "Numbers: Break-even of drafting")
     assert numbers["1"] == ["1", "1", "1"]
     assert numbers["3"] == ["1.21", "2.34", "2.80"]
-    assert tiles(root)["Drafting"].startswith("1.47 ×")
+    # The median of 0.99, 1.31, 1.47 and 1.69.
+    assert tiles(root)["Drafting"] == "1.39 ×plain decoding's speed, median of 4 answers (chat, riddles)"
+
+
+def test_quartiles_are_those_of_the_samples(bare: Bundle) -> None:
+    document = documents.drafted()
+    for group in document["groups"]:
+        group["speed_up"]["quartiles"] = [9.0]
+    document["blocks"][1]["step_s"] = documents.samples([0.010, 0.014, 0.018])
+    write_sidecar(bare, "bench", documents.bench(draft=document))
+    rows = table(section(report(bare), "drafting"), "Medians over answers; of the speed-up the quartiles")
+    assert rows["chat"][3] == "1.47 ×1.39 to 1.58"
+    plot = drafting._break_even(document).plot
+    assert isinstance(plot, Lines)
+    cost = plot.series[0].points[1]
+    assert (cost.low, cost.high) == (pytest.approx(1.2), pytest.approx(1.6))
 
 
 def test_drafting_that_was_not_measured(bare: Bundle, measured: Bundle) -> None:
@@ -411,6 +428,18 @@ def test_a_run_on_a_device_that_did_not_get_far_or_failed(bare: Bundle, tmp_path
     assert section(root, "kits").get("class") == "failed"
     assert "Failed: decode: cosine 0.9" in text(section(root, "kits"))
     assert "another bundle: its dtype is int4, here fp32" in text(section(root, "kits"))
+
+
+def test_a_run_that_does_not_say_that_it_passed_did_not(bare: Bundle, tmp_path: Path) -> None:
+    """As a run leaves it that ended in the benchmark without an error that was written down."""
+    file = tmp_path / "result.json"
+    without = {name: value for name, value in documents.kit_result().items() if name != "passed"}
+    for result in (documents.kit_result(passed=False, benchmark=None), without):
+        file.write_text(json.dumps(result))
+        root = report(bare, read_kit_result(file))
+        assert section(root, "kits").get("class") == "failed"
+        assert "did not come to its end, and the result does not say why" in text(section(root, "kits"))
+        assert tiles(root)["jetson-orin-nano-8gb"].startswith("failed")
 
 
 @pytest.mark.parametrize(
