@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 
 from edgekit.checkpoint.interface import Array
 from edgekit.errors import CheckpointError
-from edgekit.files import sync_directory
+from edgekit.files import atomic_file
 
 
 def read_pickled_tensors(path: Path) -> dict[str, Array]:
@@ -68,17 +67,8 @@ def write_pickled_tensors(path: Path, arrays: Mapping[str, Array]) -> None:
                 if copy.dtype == ml_dtypes.bfloat16
                 else torch.from_numpy(copy)
             )
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            torch.save({name: made[id(array)] for name, array in arrays.items()}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+    with atomic_file(path) as file:
+        torch.save({name: made[id(array)] for name, array in arrays.items()}, file)
 
 
 def _refused(path: Path, fact: str) -> CheckpointError:

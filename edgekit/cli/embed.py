@@ -97,7 +97,8 @@ def _lines(file: Path | None) -> list[str]:
     where = "stdin" if file is None else str(file)
     content = sys.stdin.buffer.read() if file is None else file.read_bytes()
     try:
-        lines = content.decode("utf-8").splitlines()
+        # By line ends alone: splitlines also parts at form feeds and other marks that stand within a line.
+        lines = [line.rstrip("\n") for line in io.StringIO(content.decode("utf-8"), newline=None)]
     except UnicodeDecodeError as error:
         raise PromptError(
             "texts must be UTF-8", f"byte {error.start} of {where} is not", "convert it to UTF-8"

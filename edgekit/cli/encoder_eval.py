@@ -71,11 +71,13 @@ def _of_bundle(bundle: Bundle, texts: list[LabelledText], backend: str, threads:
 def _of_checkpoint(
     bundle: Bundle, against: str | None, texts: list[LabelledText], offline: bool, progress: Progress
 ) -> tuple[str, Any]:
+    from edgekit.parity.check import check_geometry
     from edgekit.parity.encoder_reference import TorchEncoder, encoder_info
     from edgekit.parity.origin import checkpoint_of
     from edgekit.runtime.encoder_text import encoder_tokenizer
 
     checkpoint = checkpoint_of(bundle, against, offline=offline)
+    check_geometry(bundle, checkpoint)
     model = TorchEncoder(checkpoint, encoder_info(bundle))
     tokens = encoder_tokenizer(bundle).encode([each.text for each in texts]).tokens
     progress.stage("embedding with PyTorch", len(tokens), "texts")

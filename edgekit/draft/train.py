@@ -25,7 +25,7 @@ from edgekit.draft.trainer import Course, TrainOptions, steps_of, train_heads, w
 from edgekit.draft.vocabulary import frequent_tokens
 from edgekit.draft.workplace import begin
 from edgekit.errors import ModelError
-from edgekit.files import atomic_write
+from edgekit.files import atomic_file, atomic_write
 from edgekit.heal.full_attention import head_of
 from edgekit.models.registry import model_from_checkpoint
 from edgekit.progress import Progress
@@ -213,9 +213,8 @@ def _stage(
     progress.stage(f"train {name} heads", steps_of(len(windows), options), "steps")
 
     def save() -> None:
-        partial = path.with_suffix(".partial")
-        torch.save({"weights": student.state_dict(), **vars(course)}, partial)
-        partial.replace(path)
+        with atomic_file(path) as file:
+            torch.save({"weights": student.state_dict(), **vars(course)}, file)
 
     train_heads(
         student,

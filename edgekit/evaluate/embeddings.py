@@ -57,9 +57,15 @@ def measure_embeddings(
         training: whether a text trains the probe and is searched for, or tests it and searches.
 
     Raises:
-        EdgekitError: an embedding is not finite, or zero.
+        EdgekitError: an embedding is not finite, or zero, or they are of other shapes than the original's.
     """
     a, b = _units(found), _units(original)
+    if a.shape != b.shape:
+        raise EdgekitError(
+            "embeddings are compared with those of the same texts and of the same length",
+            f"they are {list(a.shape)} and {list(b.shape)}",
+            "compare with a bundle or a checkpoint of the same model",
+        )
     train = np.asarray(training, bool)
     cosines = (a * b).sum(axis=1)
     return EmbeddingMeasures(

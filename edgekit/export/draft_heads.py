@@ -12,8 +12,7 @@ from edgekit.errors import ExportError
 from edgekit.files import sha256_of
 from edgekit.layers.decoder import Decoder
 
-#: Components that are computed unless asked otherwise. A draft of 4 tokens from 8192 takes SmolLM2-135M's int4 heads on
-#: one core, after a step of the decoder, 0.8 ms with one, 0.9 ms with two, 1.5 ms with four, 2.2 ms with eight.
+#: Components that are computed unless asked otherwise: docs/draft-graph.md has what each costs.
 DEFAULT_COMPONENTS = 2
 
 

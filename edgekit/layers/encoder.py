@@ -7,6 +7,7 @@ differ in what their attention calls its projections, and come from the model's 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -127,7 +128,7 @@ class EncoderOutput(NamedTuple):
         return self.hidden[-1]
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """A bidirectional encoder. Architectures give `embeddings`, `encoder` and how positions enter.
 
     Attributes:
@@ -173,9 +174,9 @@ class Encoder(nn.Module):
             hidden.append(x)
         return EncoderOutput(hidden)
 
+    @abstractmethod
     def attention_bias(self, x: Tensor, attention_mask: Tensor) -> Tensor:
         """What is added to the attention scores of all layers: x's dtype, [B, 1 or H, S, S]."""
-        raise NotImplementedError
 
     def tables(self) -> dict[str, Tensor]:
         """Values of the buffers by name, on the CPU; they follow from the configuration."""

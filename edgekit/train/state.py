@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from edgekit.errors import EdgekitError
-from edgekit.files import sync_directory
+from edgekit.files import atomic_file
 
 STATE_FILE = "state.pt"
 
@@ -58,17 +57,8 @@ def save_state(directory: Path, state: State) -> None:
         "seconds": state.history.seconds,
         "identity": state.identity,
     }
-    partial = directory / f".{STATE_FILE}.partial-{os.getpid()}"
-    try:
-        with partial.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, directory / STATE_FILE)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_directory(directory)
+    with atomic_file(directory / STATE_FILE) as file:
+        torch.save(content, file)
 
 
 def load_state(directory: Path, identity: str) -> State | None:

@@ -44,9 +44,9 @@ class TTSparseLinear {
     p.inputs = axes["K"];
     p.outputs = axes["O"];
     p.entries = axes["Z"];
-    if (p.inputs < 1 || p.inputs > 65536 || p.outputs < 1 || (low_rank_ && p.rank < 1))
-      throw ort::Refusal("K must be 1 to 65536, O and R at least 1",
-                         "they are " + ort::to_string({p.inputs, p.outputs, p.rank}));
+    if (p.inputs < 1 || p.inputs > 65536 || p.outputs < 1 || p.entries < 1 || (low_rank_ && p.rank < 1))
+      throw ort::Refusal("K must be 1 to 65536, O, Z and R at least 1",
+                         "they are " + ort::to_string({p.inputs, p.outputs, p.entries, p.rank}));
     const std::int64_t tokens = static_cast<std::int64_t>(axes["B"]) * axes["S"];
     if (tokens > std::numeric_limits<std::int32_t>::max())
       throw ort::Refusal("B S must be below 2^31", "it is " + std::to_string(tokens));

@@ -76,6 +76,13 @@ def test_lines_of_stdin_and_lines_of_numbers(folder: Path, expected: np.ndarray)
     assert result.stderr == ""
 
 
+def test_lines_end_at_line_ends_alone(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_bytes("a\u2028lamp\x0cb\r\nhome\n".encode())
+    result = run("embed", folder / "bundle", "--file", tmp_path / "texts.txt", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert len(json.loads(result.stdout)["embeddings"]) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "fact"),
     [
@@ -151,6 +158,15 @@ def test_options_without_effect_are_refused(folder: Path, arguments: tuple[str, 
     result = run(arguments[0], folder / "bundle", *arguments[1:])
     assert result.exit_code == 2
     assert "no effect with an encoder" in result.stderr
+
+
+def test_eval_compares_with_a_bundle_or_a_checkpoint_of_the_same_model_only(folder: Path, tmp_path: Path) -> None:
+    same = run("eval", folder / "bundle", "--baseline", folder / "bundle", "--json")
+    assert json.loads(same.stdout)["cosine_min"] == pytest.approx(1.0)
+    other = write_encoder(tmp_path / "other", num_hidden_layers=1)
+    result = run("eval", folder / "bundle", "--against", other)
+    assert result.exit_code != 0
+    assert "num_hidden_layers is 2" in result.stderr + str(result.exception)
 
 
 def test_eval_of_a_decoder_still_needs_a_text(paper_bundle: object) -> None:

@@ -96,3 +96,8 @@ def test_the_shipped_texts() -> None:
     for label in {each.label for each in texts}:
         parts = [each.training for each in texts if each.label == label]
         assert (parts.count(True), parts.count(False)) == (25, 15)
+
+
+def test_embeddings_of_another_length_are_refused() -> None:
+    with pytest.raises(EdgekitError, match="same length"):
+        measure_embeddings(np.ones((4, 3)), np.ones((4, 5)), ["a", "b"] * 2, [True, True, False, False])

@@ -55,8 +55,10 @@ def test_in_float32_it_computes_what_pytorch_computes(
 
 
 @pytest.mark.parametrize("name", ["llama-untied", "gemma3_text", "t6"])
-def test_embedding_and_head_are_the_models(name: str, checkpoints: Callable[[str], Checkpoint], tmp_path: Path) -> None:
-    """A head of its own, a scaled embedding, a model without norm weights."""
+def test_the_unembedding_is_the_models_head(
+    name: str, checkpoints: Callable[[str], Checkpoint], tmp_path: Path
+) -> None:
+    """A head of its own, one tied to an embedding that the model scales, a model without norm weights."""
     drafted = Drafted(checkpoints(name), tmp_path, "ort", "fp32", 2)
     for found, expected in zip(drafted.run(), drafted.expected(), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -70,7 +70,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "inputs": ({"a": np.zeros((3, 20), "f")}, "axis K of a must be that of x; it is 20, there it is 21"),
     "outputs": ({"bias": np.zeros(9, "f")}, "axis O of bias must be that of b; it is 9, there it is 10"),
     "type": ({"values": np.zeros((10, 12), "d")}, "input values must be float32; it is float64"),
-    "no-rank": ({"a": np.zeros((0, 21), "f"), "b": np.zeros((0, 10), "f")}, "O and R at least 1"),
+    "no-rank": ({"a": np.zeros((0, 21), "f"), "b": np.zeros((0, 10), "f")}, "O, Z and R at least 1"),
+    "no-entries": (
+        {"values": np.zeros((10, 0), "f"), "columns": np.zeros((10, 0), "i4")},
+        "K must be 1 to 65536, O, Z and R at least 1; they are [21, 10, 0, 3]",
+    ),
 }
 
 
@@ -78,6 +82,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 def test_operands_that_contradict_each_other(name: str) -> None:
     change, words = BAD[name]
     assert words in refuse(SPEC, WHOLE, drawn(2) | change)
+
+
+def test_a_residual_alone_without_entries() -> None:
+    empty = {"values": np.zeros((10, 0), "f"), "columns": np.zeros((10, 0), "i4")}
+    inputs = {name: value for name, value in (drawn(2) | empty).items() if name not in ("a", "b")}
+    assert "Z and R at least 1" in refuse(SPEC, WHOLE | {"low_rank": 0}, inputs)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from edgekit.compress.blockwise import Floats
-from edgekit.compress.saten.sparse import Blocks, Groups, Nothing, Rows, Sparsity, Unstructured
+from edgekit.compress.saten.sparse import Blocks, Groups, Nothing, Rows, Sparsity, Unstructured, kept_of
 from edgekit.compress.saten.storage import Arrays, Stored, packed, stored, stored_bytes, unpacked
 from edgekit.errors import ExportError
 
@@ -58,12 +58,10 @@ def positions(mask: Mask, sparsity: Sparsity) -> Positions:
     Raises:
         ExportError: more rows or columns than the format's numbers reach.
     """
-    rows, columns = mask.shape
+    rows = mask.shape[0]
     if isinstance(sparsity, Unstructured):
-        bitmap = -(-mask.size // 8)
-        if 2 * int(mask.sum()) + 2 * rows >= bitmap:
+        if not _by_column(int(mask.sum()), mask.shape):
             return Positions("bitmap", mask.shape, (1, 1), {"bits": np.packbits(mask, bitorder="little")})
-        _reaches(columns, "columns")
         places, counts = np.nonzero(mask)[1].astype(np.uint16), mask.sum(1).astype(np.uint16)
         return Positions("columns", mask.shape, (1, 1), {"columns": places, "counts": counts})
     if isinstance(sparsity, Groups):
@@ -79,6 +77,15 @@ def positions(mask: Mask, sparsity: Sparsity) -> Positions:
     grid = mask[:: size[0], :: size[1]]
     dtype = np.uint16 if grid.size <= SMALL else np.uint32
     return Positions("blocks", mask.shape, size, {"blocks": np.flatnonzero(grid).astype(dtype)})
+
+
+def _by_column(kept: int, shape: tuple[int, ...]) -> bool:
+    """Whether unstructured entries are stored by column numbers, which must then fit; else by a bitmap."""
+    rows, columns = shape
+    smaller = 2 * kept + 2 * rows < -(-rows * columns // 8)
+    if smaller:
+        _reaches(columns, "columns")
+    return smaller
 
 
 def _reaches(count: int, what: str) -> None:
@@ -165,7 +172,7 @@ def sparse(
 
 
 def sparse_bytes(shape: tuple[int, int], sparsity: Sparsity, dtype: str, block: int = 64) -> int:
-    """What `sparse` will take: values, scales and positions."""
+    """What `sparse` will take: values, scales and positions. Raises ExportError where it does."""
     rows, columns = shape
     size = rows * columns
     if isinstance(sparsity, Nothing):
@@ -174,14 +181,14 @@ def sparse_bytes(shape: tuple[int, int], sparsity: Sparsity, dtype: str, block: 
         kept = size // sparsity.of * sparsity.kept
         index = -(-kept * _place_bits(sparsity.of) // 8)
     elif isinstance(sparsity, Unstructured):
-        kept = round(size * (1 - sparsity.zeros))
-        index = min(2 * kept + 2 * rows, -(-size // 8))
+        kept = kept_of(size, sparsity.zeros)
+        index = 2 * kept + 2 * rows if _by_column(kept, shape) else -(-size // 8)
     elif isinstance(sparsity, Rows):
-        lines = round(rows * (1 - sparsity.zeros))
+        lines = kept_of(rows, sparsity.zeros)
         kept, index = lines * columns, 2 * lines
     else:
         assert isinstance(sparsity, Blocks)
         grid = rows // sparsity.rows * (columns // sparsity.columns)
-        blocks = round(grid * (1 - sparsity.zeros))
+        blocks = kept_of(grid, sparsity.zeros)
         kept, index = blocks * sparsity.rows * sparsity.columns, blocks * (2 if grid <= SMALL else 4)
     return index + stored_bytes(kept, dtype, block)

@@ -6,7 +6,6 @@ out_features, dim_list: [n_1 …, m_1 …], rank_list: [1, r_1 …, 1], …}}; t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -20,7 +19,7 @@ from torch import Tensor
 from edgekit.compress.saten.factorisation import Factorisation
 from edgekit.compress.saten.tensor_train import TensorTrain
 from edgekit.errors import CheckpointError
-from edgekit.files import sync_directory
+from edgekit.files import atomic_file
 
 
 @dataclass(frozen=True)
@@ -63,17 +62,8 @@ def read_tm_params(path: Path) -> dict[str, TrainedLayer]:
 def write_tm_params(path: Path, layers: Mapping[str, TrainedLayer]) -> None:
     """Write the layout, replacing the file in one step."""
     content = {name: _entry(layer) for name, layer in layers.items()}
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+    with atomic_file(path) as file:
+        torch.save(content, file)
 
 
 def _entry(layer: TrainedLayer) -> dict[str, Any]:
@@ -94,9 +84,19 @@ def _layer(path: Path, name: str, entry: Mapping[str, Any]) -> TrainedLayer:
     missing = [key for key in ("factors", "weight", "mask", "in_features", "out_features") if key not in entry]
     if missing:
         raise _refused(path, f"{name} has no {missing[0]}")
-    cores = tuple(core.detach() for core in entry["factors"])
-    inputs, outputs = int(entry["in_features"]), int(entry["out_features"])
-    bias = entry.get("bias")
+    bias, factors = entry.get("bias"), entry["factors"]
+    for key, fits in (
+        ("factors", isinstance(factors, list | tuple) and all(isinstance(core, Tensor) for core in factors)),
+        ("weight", isinstance(entry["weight"], Tensor)),
+        ("mask", isinstance(entry["mask"], Tensor)),
+        ("bias", bias is None or isinstance(bias, Tensor)),
+        ("in_features", isinstance(entry["in_features"], int)),
+        ("out_features", isinstance(entry["out_features"], int)),
+    ):
+        if not fits:
+            raise _refused(path, f"{name}: {key} is {entry[key]!r:.60}")
+    cores = tuple(core.detach() for core in factors)
+    inputs, outputs = entry["in_features"], entry["out_features"]
     whole = (outputs, inputs)
     if tuple(entry["weight"].shape) != whole or tuple(entry["mask"].shape) != whole:
         raise _refused(path, f"{name}: residual or mask is not {whole}")

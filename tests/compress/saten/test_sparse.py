@@ -147,3 +147,5 @@ def test_shapes_that_do_not_suit() -> None:
     wide[0, -1] = True
     with pytest.raises(ExportError, match="65536"):
         positions(wide, Unstructured(0.99999))
+    with pytest.raises(ExportError, match="65536"):
+        sparse_bytes((1, 2**16), Unstructured(0.99999), "float16")
