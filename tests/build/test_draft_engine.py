@@ -94,9 +94,10 @@ def test_a_bundle_gets_both_engines(made: Bundle, tmp_path: Path, own_cache: Pat
     ranges = {each.name: (each.smallest, each.usual, each.largest) for each in profile.shapes}
     assert profile.name == "draft"
     assert ranges == {
-        "draft_features": ((1, 128), (1, 128), (2, 128)),
-        "draft_token": ((1,), (1,), (2,)),
+        "draft_features": ((1, 1, 128), (1, 2, 128), (2, 32, 128)),
+        "draft_token": ((1, 1), (1, 2), (2, 32)),
         "draft_noise": ((1, 4), (1, 4), (2, 4)),
+        "draft_past": ((1, 7, 129), (1, 7, 129), (2, 7, 129)),
     }
     assert f"built in {entry.draft.build_seconds:.1f} s" in dict(engine_rows(entry))["  draft heads"]
 
