@@ -27,6 +27,14 @@ def no_gpu() -> str | None:
 
 
 @cache
+def no_kernels() -> str | None:
+    """Why the operators' kernels cannot be called on a GPU here, or None."""
+    from tests.plugins.device_library import missing_library
+
+    return no_gpu() or missing_library(gpu().compute_capability)
+
+
+@cache
 def no_tensorrt() -> str | None:
     """Why no engine can be built and run here, or None."""
     if (reason := no_gpu()) is not None:
