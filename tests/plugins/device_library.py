@@ -1,4 +1,4 @@
-"""CUDA kernels of an operator compiled by nvcc for a GPU, with a plain C entry, and called with addresses of its memory.
+"""CUDA kernels of an operator compiled by nvcc for a GPU, with a plain C entry, called with addresses of its memory.
 
 No TensorRT is needed. Libraries are kept in the cache by a digest of their sources, so that they can be compiled
 without a GPU and carried to a machine that has one:
