@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.build.backends import Backend, backend_named
 from edgekit.build.bundle_engine import BuildRequest
@@ -13,6 +13,9 @@ from edgekit.device.profile import device_names, device_profile
 from edgekit.errors import BuildError, EdgekitError
 from edgekit.runtime.cuda import Cuda, Gpu
 from edgekit.runtime.cuda_library import load_cuda
+
+if TYPE_CHECKING:
+    from tests.plugins.device_library import Kernels
 
 
 @cache
@@ -32,6 +35,13 @@ def no_kernels() -> str | None:
     from tests.plugins.device_library import missing_library
 
     return no_gpu() or missing_library(gpu().compute_capability)
+
+
+def kernels() -> Kernels:
+    """The operators' launchers for this GPU."""
+    from tests.plugins.device_library import Kernels
+
+    return Kernels(gpu().compute_capability)
 
 
 @cache

@@ -15,6 +15,7 @@ import pytest
 from edgekit.ops.registry import operator
 from edgekit.ops.spec import Case, OpSpec
 from tests import gpu_tools
+from tests.gpu import launches
 from tests.ops.backends import cuda as cuda_backend
 from tests.ops.compare import assert_close, assert_rest_untouched, expected_outputs
 from tests.plugins import device_kernels, device_library
@@ -218,3 +219,13 @@ def test_libraries_are_found_where_there_is_no_nvcc(monkeypatch: pytest.MonkeyPa
         path.touch()
     assert device_library.missing_library("90") is None
     assert "90" not in (device_library.missing_library("87") or "")
+
+
+def test_launches_for_the_sanitizer_run(fake_gpu: FakeCudart) -> None:
+    """Every chosen case exists, and runs without guards."""
+    names = [name for chosen in launches.CHOSEN.values() for name in chosen]
+    assert len(set(names)) == len(names)
+    expected = 2 * len(launches.CHOSEN["TPAAttention"]) + len(launches.CHOSEN["TPAAppend"])
+    assert launches.launch(["float16"], []) == expected + len(launches.CHOSEN["TTSparseLinear"])
+    assert launches.launch(["float16"], ["prefill-19"]) == 1
+    assert not fake_gpu.live
