@@ -2,8 +2,9 @@
 
 usage: compute-sanitizer --tool memcheck python -m tests.gpu.launches [--dtypes float32,float16] [--only NAME,...]
 
-Tensors are allocated as large as they are, without guards behind them, and what the kernels write is not written before,
-so that an access beyond a tensor, or of memory that nothing has written, is one that the tool sees. Needs no torch.
+Tensors are allocated as large as they are, without guards behind them, and what the kernels write is not written
+before, so that an access beyond a tensor, or of memory that nothing has written, is one that the tool sees. Needs no
+torch.
 """
 
 from __future__ import annotations
