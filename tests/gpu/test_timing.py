@@ -88,8 +88,8 @@ class CpuMachine:
 
 
 @pytest.fixture(autouse=True)
-def compiler() -> None:
-    if (reason := host_library.missing_compiler()) is not None:
+def compiler(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("gpu") is None and (reason := host_library.missing_compiler()) is not None:
         pytest.skip(reason)
 
 
