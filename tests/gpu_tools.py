@@ -50,9 +50,12 @@ def no_tensorrt() -> str | None:
     if (reason := no_gpu()) is not None:
         return reason
     try:
-        tensorrt()
+        targets = backend().targets(tensorrt())
     except EdgekitError as error:
         return f"no TensorRT for this GPU: {error.fact}"
+    capability = gpu().compute_capability
+    if targets is not None and capability not in targets:
+        return f"no TensorRT for this GPU: {backend().name} does not build for compute capability {capability}"
     return None
 
 
