@@ -86,16 +86,16 @@ def test_in_place_into_another_buffer(operator_name: str, name: str) -> None:
     assert_right(operator_name, name, "float16", outputs)
 
 
-@pytest.mark.usefixtures("somewhere")
 @pytest.mark.parametrize(("operator_name", "name"), CHOSEN, ids=[name for _, name in CHOSEN])
-def test_the_same_bits_each_time(operator_name: str, name: str) -> None:
+def test_the_same_bits_each_time(somewhere: str, operator_name: str, name: str) -> None:
     """A sum that depends on the order in which blocks happen to run, or a missing barrier, would show."""
     spec, case = case_named(operator_name, name)
     with DeviceMemory(gpu_tools.cuda()) as memory:
         call = Call(memory, spec.stem, case.attributes, case.inputs("float16"), in_place=case.in_place, splits=3)
         first: Arrays | None = None
-        for _ in range(8):
-            for _ in range(8):
+        rounds = 8 if somewhere == "real" else 2
+        for _ in range(rounds):
+            for _ in range(rounds):
                 call.enqueue()
             outputs = call.results()
             first = outputs if first is None else first
