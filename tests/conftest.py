@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edgekit.bundle import write_bundle
+from tests import missing_packages
 
 #: Contents that no model runs, in every place a bundle has files.
 PAPER_FILES = {
@@ -17,6 +18,10 @@ PAPER_FILES = {
     "model.onnx.data": bytes(range(256)) * 40,
     "tokenizer/vocab.txt": "Zürich\n".encode(),
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(missing_packages)
 
 
 def paper_manifest() -> dict[str, Any]:
