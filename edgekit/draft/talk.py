@@ -165,7 +165,10 @@ def rows_that_fit(model: Decoder, length: int) -> int:
     """How many conversations of `length` tokens have room on the model's device."""
     each = sum(4 * length * module.shape.kv_heads * module.shape.head_dim for module in _attentions(model))
     device = head_of(model).device
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 2**30
+    free = 2**30
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what PyTorch keeps for itself does not count as free
+        free = torch.cuda.mem_get_info(device)[0]
     # The logits, their likeliest and sums over them.
     each += 16 * len(head_of(model))
     return max(1, min(_MOST_ROWS, int(_SHARE * free / each)))
