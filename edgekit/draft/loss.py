@@ -59,7 +59,7 @@ class MixtureLoss(torch.autograd.Function):
         compute = torch.promote_types(log_w.dtype, torch.float32)
         if chunk is None:
             chunk = max(1, _LOGIT_ROWS // (v.shape[1] * v.shape[2])) if v.device.type == "cpu" else len(v)
-        grad_v, grad_w = torch.empty_like(v), torch.empty(log_w.shape, dtype=compute)
+        grad_v, grad_w = torch.empty_like(v), torch.empty_like(log_w, dtype=compute)
         total = torch.zeros((), dtype=compute, device=v.device)
         for start in range(0, len(v), chunk):
             rows = slice(start, start + chunk)
