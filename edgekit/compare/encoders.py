@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -27,12 +28,14 @@ class EncoderRun:
 
     Attributes:
         failures: why a subject was not measured, by label.
+        seconds: that embedding the texts took, by label.
     """
 
     subjects: Subjects
     engine: Engine
     progress: Progress
     failures: dict[str, EdgekitError] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises EdgekitError where tokenizers differ."""
@@ -80,7 +83,10 @@ class EncoderRun:
     def _attempt(self, subject: Subject) -> Vectors | None:
         try:
             self.progress.stage(f"embedding: {subject.label}", len(self.tokens), "texts")
-            return self._vectors(subject)
+            started = time.perf_counter()
+            vectors = self._vectors(subject)
+            self.seconds[subject.label] = time.perf_counter() - started
+            return vectors
         except EdgekitError as error:
             self._failed(subject, error)
             return None

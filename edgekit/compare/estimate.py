@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -52,6 +52,17 @@ def estimated_seconds(quality: QualityRun, speed: SpeedRun, progress: Progress) 
         total += windows[reference.label] * tokens * slowest * _TORCH
     progress.note(f"about {spoken(total)} as busy as this machine is now; an interrupted comparison goes on")
     return total
+
+
+def told_seconds(speed: SpeedRun, seconds: Mapping[str, float], progress: Progress) -> None:
+    """Tell how long timing encoders will take, from how long each took to load and embed the texts."""
+    total = sum(
+        runs * (_START_S + (REPETITIONS + 1) * seconds[label])
+        for label, runs in speed.pending().items()
+        if label in seconds
+    )
+    if total:
+        progress.note(f"timing takes about {spoken(total)} as busy as this machine is now; if interrupted, it goes on")
 
 
 def spoken(seconds: float) -> str:

@@ -44,44 +44,70 @@ def _table(found: Comparison) -> Section:
     return Section("table", "Comparison", tuple(blocks), state="failed" if found.failures else "ok")
 
 
-def spots(found: Comparison) -> tuple[Spot, ...]:
-    """Size in bytes and quality of each bundle that was measured."""
-    made = []
-    for row in found.rows:
-        if row.subject.reference_only or row.quality is None:
-            continue
-        low, middle, high = quality_range(row)
-        made.append(Spot(row.label, row.subject.bytes, middle, low, high, row.standing is not None))
-    return tuple(made)
+def plots(found: Comparison) -> list[Scatter]:
+    """Size in bytes and each measure of quality, of the bundles that were measured."""
+    rows = [row for row in found.rows if not row.subject.reference_only]
+    drawn = []
+    for title, y_title, more, measure in _ENCODER if found.encoders else _DECODER:
+        made = [(row, measured) for row in rows if (measured := measure(row)) is not None]
+        spots = tuple(Spot(row.label, row.subject.bytes, *measured, row.standing is not None) for row, measured in made)
+        if spots:
+            drawn.append(Scatter(title, "size", y_title, spots, x_unit="B", more_is_better=more))
+    return drawn
 
 
-def quality_range(row: Row) -> tuple[float | None, float, float | None]:
-    """One standard error below the quality, the quality, and one above; no errors where there are none."""
-    found = row.quality
-    if isinstance(found, Quality):
-        middle, error = found.perplexity.perplexity, found.perplexity.standard_error
-        return (None, middle, None) if error is None else (middle - error, middle, middle + error)
-    assert isinstance(found, EmbeddingMeasures)
-    return None, found.spearman, None
+Range = tuple[float, float | None, float | None]
 
 
-def quality_title(found: Comparison) -> str:
-    """What the y axis shows."""
-    return "Spearman's ρ of similarities (more is better)" if found.encoders else "perplexity (less is better)"
+def _perplexity(row: Row) -> Range | None:
+    if not isinstance(row.quality, Quality):
+        return None
+    return _range(row.quality.perplexity.perplexity, row.quality.perplexity.standard_error)
+
+
+def _kl(row: Row) -> Range | None:
+    if not isinstance(row.quality, Quality) or row.quality.kl is None:
+        return None
+    return _range(row.quality.kl, row.quality.kl_error)
+
+
+def _spearman(row: Row) -> Range | None:
+    return (row.quality.spearman, None, None) if isinstance(row.quality, EmbeddingMeasures) else None
+
+
+def _cosine(row: Row) -> Range | None:
+    return (row.quality.cosine_mean, None, None) if isinstance(row.quality, EmbeddingMeasures) else None
+
+
+def _range(value: float, error: float | None) -> Range:
+    return (value, None, None) if error is None else (value, value - error, value + error)
+
+
+#: Title, title of the y axis, whether more is better, and the measure.
+_DECODER = (
+    ("Size and perplexity", "perplexity", False, _perplexity),
+    ("Size and distance from the reference", "KL to the reference (nats per token)", False, _kl),
+)
+_ENCODER = (
+    ("Size and likeness of similarities", "Spearman's ρ to the reference", True, _spearman),
+    ("Size and likeness of embeddings", "mean cosine to the reference", True, _cosine),
+)
 
 
 def _quality(found: Comparison) -> Section | None:
-    points = spots(found)
-    if not points:
+    drawn = plots(found)
+    if not drawn:
         return None
-    plot = Scatter("Size and quality", "size", quality_title(found), points, x_unit="B")
-    caption = "The line joins the bundles that no other one beats in both; a cross is one that is beaten."
+    caption = (
+        "The line joins those that no other one beats in both; a cross is a bundle that is beaten in all measures."
+    )
     if not found.encoders:
         caption += (
-            " Whiskers: one standard error between windows. The same windows were given to all, so differences "
-            "(change) are known better than each."
+            " Whiskers: one standard error between windows. The same windows were given to all, so changes are known "
+            "better than each figure."
         )
-    return Section("quality", "Size and quality", (Figure(plot, caption),))
+    figures = tuple(Figure(plot, caption if index == 0 else "") for index, plot in enumerate(drawn))
+    return Section("quality", "Size and quality", figures)
 
 
 def _speed(found: Comparison) -> Section | None:

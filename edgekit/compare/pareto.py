@@ -12,9 +12,9 @@ class Standing:
     """Why a bundle need not be chosen.
 
     Attributes:
-        by: a bundle that is no larger and no worse, and one of both better; the best of those there are.
-        certain: whether its quality is better or equal by more than the error of the measurement; None where that has
-            no error.
+        by: a bundle that is no larger and no worse in any measure, and better in size or one of them; the best of
+            those there are.
+        certain: whether it is better in the first measure by more than the error; None where that has no error.
         faster: how much faster the beaten one decodes all the same, as a ratio; None where it is not, or not known.
     """
 
@@ -29,11 +29,19 @@ class Standing:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A bundle's size, its quality (less is better), and its tokens or texts per second where known."""
+    """A bundle's size, its quality, and its tokens or texts per second where known.
+
+    Attributes:
+        badness: measures of which less is better, the one that decides between winners first.
+        likeness: how many of the last measures tell how like the reference it is.
+        is_reference: it is like itself by definition: its likeness does not save it.
+    """
 
     bytes: int
-    badness: float
+    badness: tuple[float, ...]
     speed: float | None = None
+    likeness: int = 0
+    is_reference: bool = False
 
 
 def beaten(
@@ -42,7 +50,7 @@ def beaten(
     """Of each candidate that is beaten what beats it.
 
     Args:
-        certain: whether the first is no worse than the second beyond doubt.
+        certain: whether the first is no worse than the second in the first measure, beyond doubt.
     """
     found = {}
     for label, own in candidates.items():
@@ -56,5 +64,6 @@ def beaten(
 
 
 def _beats(other: Candidate, own: Candidate) -> bool:
-    pairs = ((other.bytes, own.bytes), (other.badness, own.badness))
+    count = len(own.badness) - own.likeness if own.is_reference else len(own.badness)
+    pairs = [(other.bytes, own.bytes), *zip(other.badness[:count], own.badness[:count], strict=True)]
     return all(theirs <= ours for theirs, ours in pairs) and any(theirs < ours for theirs, ours in pairs)

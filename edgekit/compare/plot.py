@@ -5,10 +5,11 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any
 
-from edgekit.compare.page import quality_title, spots
+from edgekit.compare.page import plots
 from edgekit.compare.run import Comparison
 from edgekit.errors import EdgekitError
 from edgekit.report.numbers import scaled
+from edgekit.report.scatter import Scatter
 
 #: Marks what edgekit made, so that nothing else is overwritten.
 SOFTWARE = "edgekit compare"
@@ -31,16 +32,16 @@ def png_of(found: Comparison) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    points = spots(found)
+    drawn = plots(found)
     speeds = [(row.label, row.speed["samples"]) for row in found.rows if row.speed is not None]
-    if not points and not speeds:
-        raise EdgekitError("a plot shows what was measured", "nothing was", "see the reasons above")
-    panels = bool(points) + bool(speeds)
-    figure = Figure(figsize=(1 + 5 * panels, 4.2), layout="constrained")
+    panels = len(drawn) + bool(speeds)
+    if not panels:
+        raise EdgekitError("a plot shows what was measured", "nothing was", "see the reasons of the failures")
+    figure = Figure(figsize=(0.5 + 4.6 * panels, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(1, panels, squeeze=False)[0])
-    if points:
-        _quality(axes.pop(0), found)
+    for plot in drawn:
+        _scatter(axes.pop(0), plot)
     if speeds:
         (panel,) = axes
         panel.boxplot([samples for _, samples in speeds], orientation="horizontal", whis=(0, 100), widths=0.5)
@@ -55,12 +56,11 @@ def png_of(found: Comparison) -> bytes:
     return buffer.getvalue()
 
 
-def _quality(panel: Any, found: Comparison) -> None:
-    points = spots(found)
-    factor, unit = scaled(max(spot.x for spot in points), "B")
-    front = sorted((spot for spot in points if not spot.beaten), key=lambda spot: spot.x)
+def _scatter(panel: Any, plot: Scatter) -> None:
+    factor, unit = scaled(max(spot.x for spot in plot.spots), plot.x_unit)
+    front = plot.front()
     panel.plot([spot.x * factor for spot in front], [spot.y for spot in front], color="0.6", linewidth=1, zorder=1)
-    for spot in points:
+    for spot in plot.spots:
         if spot.low is not None and spot.high is not None:
             panel.plot([spot.x * factor] * 2, [spot.low, spot.high], color="0.5", linewidth=1, zorder=1)
         panel.scatter([spot.x * factor], [spot.y], marker="x" if spot.beaten else "o", zorder=2)
@@ -68,5 +68,5 @@ def _quality(panel: Any, found: Comparison) -> None:
         panel.annotate(label, (spot.x * factor, spot.y), (6, 5), textcoords="offset points", fontsize="small")
     panel.margins(x=0.25, y=0.15)
     panel.set_xlabel(f"size ({unit})")
-    panel.set_ylabel(quality_title(found))
+    panel.set_ylabel(f"{plot.y_title} ({'more' if plot.more_is_better else 'less'} is better)")
     panel.grid(alpha=0.3)

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit.benchmark.environment import environment
 from edgekit.compare.encoders import EncoderRun
-from edgekit.compare.estimate import estimated_seconds
+from edgekit.compare.estimate import estimated_seconds, told_seconds
 from edgekit.compare.pareto import Candidate, Standing, beaten
 from edgekit.compare.quality import Quality, QualityRun
 from edgekit.compare.speed import Pace, SpeedRun
@@ -144,15 +144,17 @@ def compare(subjects: Subjects, options: Options, progress: Progress) -> Compari
             "decode_tokens": pace.decode_tokens,
         }
         for row in rows.values():
-            if row.subject.bundle is not None:
-                row.traffic = traffic_of(row.subject.bundle, pace.depth + pace.decode_tokens / 2)
+            _add_traffic(row, pace)
     speeds = SpeedRun(subjects.compared, subjects.encoders, pace, options.engine, options.cache, progress)
     if isinstance(measured, QualityRun):
         estimated_seconds(measured, speeds, progress)
     for label, quality in measured.run().items():
         rows[label].quality = quality
     if options.rounds:
-        for label, speed in speeds.run().items():
+        if isinstance(measured, EncoderRun):
+            told_seconds(speeds, measured.seconds, progress)
+        # Wrong answers are not timed.
+        for label, speed in speeds.run(skip=measured.failures).items():
             rows[label].speed = speed
     for what, failures in (("quality", measured.failures), ("speed", speeds.failures)):
         for label, error in failures.items():
@@ -161,8 +163,16 @@ def compare(subjects: Subjects, options: Options, progress: Progress) -> Compari
     return Comparison(subjects.encoders, tuple(rows.values()), text, settings, environment())
 
 
+def _add_traffic(row: Row, pace: Pace) -> None:
+    if row.subject.bundle is not None:
+        try:
+            row.traffic = traffic_of(row.subject.bundle, pace.depth + pace.decode_tokens / 2)
+        except EdgekitError as error:
+            row.failures["bytes read"] = error
+
+
 def _judge(rows: list[Row]) -> None:
-    """Say which are beaten: decoders by perplexity, encoders by how alike their similarities are to the reference's."""
+    """Say which are beaten: decoders by perplexity and KL, encoders by likeness of similarities and of vectors."""
     known = {row.label: row for row in rows if row.quality is not None}
 
     def certain(winner: str, loser: str) -> bool | None:
@@ -178,9 +188,13 @@ def _judge(rows: list[Row]) -> None:
 
 
 def _candidate(row: Row) -> Candidate:
-    found = row.quality
-    badness = found.perplexity.perplexity if isinstance(found, Quality) else -found.spearman if found else 0.0
-    return Candidate(row.subject.bytes, badness, None if row.speed is None else row.speed["median"])
+    found, speed = row.quality, None if row.speed is None else row.speed["median"]
+    if isinstance(found, Quality):
+        likeness = () if found.kl is None else (found.kl,)
+        badness = (found.perplexity.perplexity, *likeness)
+        return Candidate(row.subject.bytes, badness, speed, len(likeness), row.is_reference)
+    assert found is not None
+    return Candidate(row.subject.bytes, (-found.spearman, -found.cosine_mean), speed)
 
 
 def _shortest(subjects: Subjects) -> int:
@@ -226,7 +240,7 @@ def _text(subjects: Subjects, options: Options) -> tuple[EncodedText, WindowPlan
     if (checkpoint := subjects.reference.checkpoint) is not None:
         from edgekit.parity.reference_choices import tokenizer_from_checkpoint
 
-        encoded = tokenizer_from_checkpoint(checkpoint).encode(path.read_text("utf-8"))
+        encoded = tokenizer_from_checkpoint(checkpoint).encode(path.read_bytes().decode("utf-8"))
         _require_same(encoded, text, str(checkpoint.path), str(first.path))
     return text, plan_of(context, None, begin)
 

@@ -6,6 +6,7 @@ Every run is a process of its own, with one bundle in memory, which checks its a
 from __future__ import annotations
 
 import statistics
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -77,10 +78,11 @@ class SpeedRun:
             for subject in self.subjects
         }
 
-    def run(self) -> dict[str, dict[str, Any]]:
-        """Measure what is left; by label, without those that failed."""
-        left = sum(self.pending().values())
-        wanted = self.pace.rounds * len(self.subjects)
+    def run(self, skip: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        """Measure what is left, without those to `skip`; by label, without those that failed."""
+        subjects = [subject for subject in self.subjects if subject.label not in skip]
+        left = sum(count for label, count in self.pending().items() if label not in skip)
+        wanted = self.pace.rounds * len(subjects)
         if left < wanted:
             when = self.file.rows[-1]["at"]
             self.progress.note(
@@ -89,13 +91,11 @@ class SpeedRun:
         if left:
             self.progress.stage("timing", left, "runs")
         for number in range(self.pace.rounds):
-            for subject in self.subjects:
+            for subject in subjects:
                 if subject.label not in self.failures and not self._done(number, subject):
                     self._attempt(number, subject)
                     self.progress.advance()
-        return {
-            subject.label: self._summary(subject) for subject in self.subjects if subject.label not in self.failures
-        }
+        return {subject.label: self._summary(subject) for subject in subjects if subject.label not in self.failures}
 
     def _attempt(self, number: int, subject: Subject) -> None:
         request = Request(

@@ -7,10 +7,12 @@ from typing import Any
 
 from edgekit.benchmark.run import weight_bytes
 from edgekit.bundle import Bundle
-from edgekit.report.graph import graph_facts
+from edgekit.errors import BundleError
 
-#: Of these a step reads one row.
-_ROWS = ("embedding", "position tables")
+#: Operators that read one row of a table for each token.
+_LOOK_UP = ("Gather", "GatherBlockQuantized")
+#: Names of position tables, of which attention reads a row.
+_POSITIONS = "rope."
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,29 @@ class Traffic:
 def traffic_of(bundle: Bundle, depth: float) -> Traffic:
     """A step with `depth` tokens in the cache, all of which it reads. Raises BundleError where the graph is damaged."""
     cache = int(depth * bundle.manifest.cache.bytes_per_token)
-    facts = graph_facts(bundle)
-    if facts is None:
-        return Traffic(weight_bytes(bundle), cache, exact=False)
-    return Traffic(sum(each.bytes for each in facts.constants if each.role not in _ROWS), cache, exact=True)
+    read = _read_bytes(bundle)
+    return Traffic(weight_bytes(bundle), cache, False) if read is None else Traffic(read, cache, True)
+
+
+def _read_bytes(bundle: Bundle) -> int | None:
+    """Of the data files, each stretch that something else than a look-up reads, once; None without onnx."""
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    except ModuleNotFoundError:
+        return None
+    try:
+        graph = onnx.load(str(bundle.graph), load_external_data=False).graph
+    except DecodeError as error:
+        raise BundleError(
+            "a bundle's graph is an ONNX file",
+            f"{bundle.graph} is not one: {error}",
+            "make the bundle again: edgekit export CHECKPOINT -o BUNDLE --dtype DTYPE",
+        ) from error
+    read = {name for node in graph.node if node.op_type not in _LOOK_UP for name in node.input}
+    stretches: dict[tuple[str, str], int] = {}
+    for tensor in graph.initializer:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if place and tensor.name in read and not tensor.name.startswith(_POSITIONS):
+            stretches[place["location"], place.get("offset", "0")] = int(place["length"])
+    return sum(stretches.values())

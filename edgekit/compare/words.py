@@ -26,6 +26,8 @@ def _row(row: Row, found: Comparison) -> tuple[str, ...]:
     size = quantity(row.subject.bytes, "B")
     read = () if found.encoders else (NONE if row.traffic is None else quantity(row.traffic.bytes, "B"),)
     speed = NONE if row.speed is None else plain(row.speed["median"])
+    if "bytes read" in row.failures:
+        read = (FAILED,)
     if "speed" in row.failures:
         speed = FAILED
     return (name, *quality, size, *read, speed, "" if row.standing is None else row.standing.by)
@@ -61,7 +63,10 @@ def _absent(row: Row, cells: int) -> tuple[str, ...]:
 
 
 def _with_error(value: float, error: float | None) -> str:
-    return plain(value) if error is None or value == 0 else f"{plain(value)} ± {plain(error, 2)}"
+    shown = plain(value)
+    if error is None or value == 0 or "e" in shown:
+        return shown
+    return f"{shown} ± {error:.{len(shown.partition('.')[2])}f}"
 
 
 def remarks(found: Comparison) -> list[str]:
@@ -103,13 +108,13 @@ def measured(found: Comparison) -> list[str]:
 
 def beaten_lines(found: Comparison) -> list[str]:
     """A sentence for each bundle that need not be chosen."""
-    what = "in likeness to the reference (Spearman)" if found.encoders else "in perplexity"
+    what = "in likeness to the reference" if found.encoders else "in quality"
     unit = "texts/s" if found.encoders else "tokens/s"
     lines = []
     for row in found.rows:
         if (standing := row.standing) is None:
             continue
-        sure = {True: "", False: " (the latter within the error)", None: ""}[standing.certain]
+        sure = {True: "", False: " (in perplexity within the error)", None: ""}[standing.certain]
         all_the_same = "" if standing.faster is None else f"; it is {plain(standing.faster)} × as fast ({unit})"
         lines.append(f"{row.label} is beaten by {standing.by} in size and {what}{sure}{all_the_same}")
     return lines

@@ -1,4 +1,4 @@
-"""Labelled points in a plane, with a line through those that no other one beats."""
+"""Labelled points in a plane, with a line through those that no other one beats in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Two numbers of each thing."""
+    """Two numbers of each thing; less is better of x, and of y unless `more_is_better`."""
 
     title: str
     x_title: str
@@ -37,6 +37,7 @@ class Scatter:
     spots: tuple[Spot, ...]
     x_unit: str = ""
     y_unit: str = ""
+    more_is_better: bool = False
 
     def describe(self) -> str:
         """Each with both numbers."""
@@ -61,8 +62,7 @@ class Scatter:
         x_scale = linear([spot.x * factor for spot in self.spots])
         frame = Frame(canvas, x_scale, self._y_scale(), top, top + _HEIGHT)
         frame.draw(with_unit(self.x_title, unit), with_unit(self.y_title, self.y_unit))
-        front = sorted((spot for spot in self.spots if not spot.beaten), key=lambda spot: spot.x)
-        canvas.path([(frame.x(spot.x * factor), frame.y(spot.y)) for spot in front], "s6 line")
+        canvas.path([(frame.x(spot.x * factor), frame.y(spot.y)) for spot in self.front()], "s6 line")
         for index, spot in enumerate(self.spots):
             x, y = frame.x(spot.x * factor), frame.y(spot.y)
             if spot.low is not None and spot.high is not None:
@@ -74,6 +74,14 @@ class Scatter:
             else:
                 canvas.dot(x, y, 5.0, colour(index), self._tip(spot))
         return canvas.svg(self.title, self.describe(), name)
+
+    def front(self) -> list[Spot]:
+        """Those that no other spot beats in this plane, by x."""
+        sign, chosen = -1 if self.more_is_better else 1, list[Spot]()
+        for spot in sorted(self.spots, key=lambda spot: (spot.x, sign * spot.y)):
+            if not chosen or sign * spot.y < sign * chosen[-1].y:
+                chosen.append(spot)
+        return chosen
 
     def _y_scale(self) -> Scale:
         ends = [end for spot in self.spots for end in (spot.y, spot.low, spot.high) if end is not None]
