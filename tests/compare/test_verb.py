@@ -16,17 +16,11 @@ from edgekit.bundle import read_bundle
 from edgekit.checkpoint import open_checkpoint
 from edgekit.cli.compare import command
 from edgekit.errors import BundleError, EdgekitError, SessionError
-from tests.compare.conftest import decoders, encoders  # noqa: F401 - fixtures
 from tests.parity.tiny_models import export, write_checkpoint
 from tests.report.reading import parsed, section, text
 
 SHORT = ["--threads", "1", "--rounds", "1"]
 OF_TEXT = ["--context", "64", "--windows", "4", "--depth", "20", "--decode-tokens", "4"]
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
 
 
 def invoke(*arguments: object) -> Result:
@@ -38,7 +32,7 @@ def decoders_compared(folder: Path, *arguments: object, names: tuple[str, ...] =
     return invoke(*bundles, "--text", folder / "text.txt", *SHORT, *OF_TEXT, *arguments)
 
 
-def test_a_table_a_page_and_a_plot(decoders: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_table_a_page_and_a_plot(decoders: Path, tmp_path: Path) -> None:
     page, plot = tmp_path / "page.html", tmp_path / "plot.png"
     result = decoders_compared(decoders, "-o", page, "-o", plot)
     assert result.exception is None, result.exception
@@ -65,7 +59,7 @@ def test_a_table_a_page_and_a_plot(decoders: Path, tmp_path: Path) -> None:  # n
     assert "estimating" not in again.stderr
 
 
-def test_json_holds_everything(decoders: Path) -> None:  # noqa: F811
+def test_json_holds_everything(decoders: Path) -> None:
     result = decoders_compared(decoders, "--json")
     assert result.exception is None, result.exception
     found = json.loads(result.stdout)
@@ -88,7 +82,7 @@ def test_json_holds_everything(decoders: Path) -> None:  # noqa: F811
     assert set(by) <= {"fp32"}
 
 
-def test_a_checkpoint_as_reference_and_no_speed(decoders: Path) -> None:  # noqa: F811
+def test_a_checkpoint_as_reference_and_no_speed(decoders: Path) -> None:
     result = decoders_compared(
         decoders, "--reference", decoders / "checkpoint", "--rounds", "0", "--json", names=("fp32",)
     )
@@ -100,7 +94,7 @@ def test_a_checkpoint_as_reference_and_no_speed(decoders: Path) -> None:  # noqa
     assert fp32["speed"] is None
 
 
-def test_the_shipped_text_is_cut_to_a_short_context(decoders: Path) -> None:  # noqa: F811
+def test_the_shipped_text_is_cut_to_a_short_context(decoders: Path) -> None:
     result = invoke(decoders / "fp32", decoders / "int8", *SHORT, "--rounds", "0", "--windows", "1", "--json")
     assert result.exception is None, result.exception
     found = json.loads(result.stdout)
@@ -109,7 +103,7 @@ def test_the_shipped_text_is_cut_to_a_short_context(decoders: Path) -> None:  # 
     assert found["settings"]["depth"] == 224
 
 
-def test_encoders_are_compared_by_what_eval_measures(encoders: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_encoders_are_compared_by_what_eval_measures(encoders: Path, tmp_path: Path) -> None:
     from edgekit.cli.eval import command as evaluate
 
     page, plot = tmp_path / "page.html", tmp_path / "plot.png"
@@ -132,7 +126,7 @@ def test_encoders_are_compared_by_what_eval_measures(encoders: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("extra", [["--context", "64"], ["--depth", "3"], ["--windows", "2"], ["--operators", "auto"]])
-def test_what_has_no_effect_with_encoders(extra: list[str], encoders: Path) -> None:  # noqa: F811
+def test_what_has_no_effect_with_encoders(extra: list[str], encoders: Path) -> None:
     result = invoke(encoders / "fp32", encoders / "int8", *extra)
     assert result.exit_code == 2
     assert f"{extra[0]} has no effect with encoders" in result.output
@@ -145,7 +139,7 @@ def graph_damaged(bundle: Path) -> Path:
     return bundle
 
 
-def test_one_that_fails_is_named_and_the_others_are_compared(decoders: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_one_that_fails_is_named_and_the_others_are_compared(decoders: Path, tmp_path: Path) -> None:
     damaged = graph_damaged(Path(shutil.copytree(decoders / "int4", tmp_path / "damaged")))
     page = tmp_path / "page.html"
     arguments = ["--text", decoders / "text.txt", *SHORT, *OF_TEXT, "-o", page]
@@ -159,7 +153,7 @@ def test_one_that_fails_is_named_and_the_others_are_compared(decoders: Path, tmp
     assert "failed" in str(section(parsed(page.read_text()), "table").get("class"))
 
 
-def test_bundles_that_read_other_tokens(decoders: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_bundles_that_read_other_tokens(decoders: Path, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "other", "llama")
     tokenizer = json.loads((checkpoint / "tokenizer.json").read_text())
     tokenizer["model"]["merges"] = []
@@ -182,13 +176,13 @@ def test_bundles_that_read_other_tokens(decoders: Path, tmp_path: Path) -> None:
         (["--decode-tokens", "256"], "257 tokens are needed"),
     ],
 )
-def test_lengths_that_do_not_fit(arguments: list[str], words: str, decoders: Path) -> None:  # noqa: F811
+def test_lengths_that_do_not_fit(arguments: list[str], words: str, decoders: Path) -> None:
     result = invoke(decoders / "fp32", decoders / "int8", *arguments)
     assert isinstance(result.exception, EdgekitError)
     assert words in result.exception.fact
 
 
-def test_outputs_are_refused_before_anything_is_measured(decoders: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_outputs_are_refused_before_anything_is_measured(decoders: Path, tmp_path: Path) -> None:
     assert decoders_compared(decoders, "-o", tmp_path / "x.pdf").exit_code == 2
     for name in ("mine.html", "mine.png"):
         (tmp_path / name).write_text("something else")
@@ -200,14 +194,14 @@ def test_outputs_are_refused_before_anything_is_measured(decoders: Path, tmp_pat
     assert not (tmp_path / "cache").exists()
 
 
-def test_one_bundle_needs_a_reference(decoders: Path) -> None:  # noqa: F811
+def test_one_bundle_needs_a_reference(decoders: Path) -> None:
     assert invoke().exit_code == 2
     result = invoke(decoders / "fp32")
     assert result.exit_code == 2
     assert "--reference" in result.output
 
 
-def test_comparing_bundles_needs_no_torch(decoders: Path) -> None:  # noqa: F811
+def test_comparing_bundles_needs_no_torch(decoders: Path) -> None:
     arguments: list[Any] = [decoders / "fp32", decoders / "int8", "--rounds", "0", "--windows", "1", *OF_TEXT[:2]]
     code = (
         "import sys\n"
