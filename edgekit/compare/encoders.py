@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.compare.subject import Engine, Subject, Subjects
+from edgekit.compare.subject import Engine, Subject, Subjects, why
 from edgekit.errors import EdgekitError
 from edgekit.evaluate.embeddings import EmbeddingMeasures, measure_embeddings
 from edgekit.evaluate.labelled_text import SHIPPED, shipped_texts
@@ -93,7 +93,7 @@ class EncoderRun:
 
     def _failed(self, subject: Subject, error: EdgekitError) -> None:
         self.failures[subject.label] = error
-        self.progress.note(f"{subject.label} was not measured: {error.fact or error.rule}")
+        self.progress.note(f"{subject.label} was not measured: {why(error)}")
 
     def _vectors(self, subject: Subject) -> Vectors:
         if subject.bundle is not None:

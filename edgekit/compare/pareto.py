@@ -34,7 +34,7 @@ class Candidate:
     Attributes:
         badness: measures of which less is better, the one that decides between winners first.
         likeness: how many of the last measures tell how like the reference it is.
-        is_reference: it is like itself by definition: its likeness does not save it.
+        is_reference: it is like itself by definition: likeness decides nothing between it and another.
     """
 
     bytes: int
@@ -64,6 +64,7 @@ def beaten(
 
 
 def _beats(other: Candidate, own: Candidate) -> bool:
-    count = len(own.badness) - own.likeness if own.is_reference else len(own.badness)
+    with_reference = own.is_reference or other.is_reference
+    count = len(own.badness) - own.likeness if with_reference else len(own.badness)
     pairs = [(other.bytes, own.bytes), *zip(other.badness[:count], own.badness[:count], strict=True)]
     return all(theirs <= ours for theirs, ours in pairs) and any(theirs < ours for theirs, ours in pairs)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.compare.scratch import Scratch
-from edgekit.compare.subject import Engine, Subject, Subjects
+from edgekit.compare.subject import Engine, Subject, Subjects, why
 from edgekit.errors import DoesNotFit, EdgekitError, SessionError
 from edgekit.evaluate.of_bundle import measurement_key
 from edgekit.evaluate.perplexity import (
@@ -135,8 +135,7 @@ class QualityRun:
         except EdgekitError as error:
             self.failures[subject.label] = error
         if subject.label in self.failures:
-            why = self.failures[subject.label]
-            self.progress.note(f"{subject.label} was not measured: {why.fact or why.rule}")
+            self.progress.note(f"{subject.label} was not measured: {why(self.failures[subject.label])}")
             return False
         return True
 

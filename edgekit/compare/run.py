@@ -12,7 +12,7 @@ from edgekit.compare.estimate import estimated_seconds, told_seconds
 from edgekit.compare.pareto import Candidate, Standing, beaten
 from edgekit.compare.quality import Quality, QualityRun
 from edgekit.compare.speed import Pace, SpeedRun
-from edgekit.compare.subject import Engine, Subject, Subjects
+from edgekit.compare.subject import Engine, Subject, Subjects, why
 from edgekit.compare.traffic import Traffic, traffic_of
 from edgekit.errors import EdgekitError
 from edgekit.evaluate.embeddings import EmbeddingMeasures
@@ -83,7 +83,7 @@ class Row:
             "quality": None if measured is None else measured.to_dict(),
             "speed": self.speed,
             "beaten": None if self.standing is None else self.standing.to_dict(),
-            "failures": {what: error.fact or error.rule for what, error in self.failures.items()},
+            "failures": {what: why(error) for what, error in self.failures.items()},
         }
 
 

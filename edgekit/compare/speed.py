@@ -15,7 +15,7 @@ from edgekit.benchmark.environment import environment
 from edgekit.benchmark.process import run_worker
 from edgekit.benchmark.worker import Request
 from edgekit.compare.quality import AGAIN, KEPT
-from edgekit.compare.subject import Engine, Subject
+from edgekit.compare.subject import Engine, Subject, why
 from edgekit.errors import EdgekitError
 from edgekit.evaluate.progress_file import RowFile
 from edgekit.progress import Progress, SilentProgress
@@ -112,7 +112,7 @@ class SpeedRun:
             found = run_worker(request, SilentProgress())
         except EdgekitError as error:
             self.failures[subject.label] = error
-            self.progress.note(f"{subject.label} was not timed: {error.fact or error.rule}")
+            self.progress.note(f"{subject.label} was not timed: {why(error)}")
             return
         rates = found["texts_per_s"] if self.encoders else found["decodes"][0]["tokens_per_s"]
         noise, memory = found["others_cpu_share"], found["memory_measured"]

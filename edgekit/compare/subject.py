@@ -108,6 +108,11 @@ class Subjects:
         return self.bundles[0].manifest.kind == KIND_ENCODER
 
 
+def why(error: EdgekitError) -> str:
+    """An error in one line."""
+    return f"{error.rule}: {error.fact}" if error.fact else error.rule
+
+
 def is_bundle(path: Path) -> bool:
     """Whether it is a directory with a manifest."""
     return (path / MANIFEST_NAME).is_file()

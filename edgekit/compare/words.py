@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgekit.compare.quality import Quality
 from edgekit.compare.run import Comparison, Row
+from edgekit.compare.subject import why
 from edgekit.evaluate.embeddings import EmbeddingMeasures
 from edgekit.report.numbers import change, percent, plain, quantity
 
@@ -131,5 +132,5 @@ def warnings(found: Comparison) -> list[str]:
         lines.append(f"not compared with PyTorch by edgekit parity: {', '.join(unproven)}")
     for row in found.rows:
         for what, error in row.failures.items():
-            lines.append(f"FAILED: {what} of {row.label}: {error.fact or error.rule}")
+            lines.append(f"FAILED: {what} of {row.label}: {why(error)}")
     return lines

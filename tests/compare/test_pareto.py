@@ -28,12 +28,14 @@ def test_what_is_equal_does_not_count_against_it(other: Candidate, beats: bool) 
     assert ("own" in beaten({"own": Candidate(100, (20.0, 0.1)), "other": other})) is beats
 
 
-def test_a_reference_is_not_saved_by_being_like_itself() -> None:
+def test_being_like_itself_neither_saves_a_reference_nor_lets_it_win() -> None:
     reference = Candidate(100, (20.0, 0.0), likeness=1, is_reference=True)
     better = Candidate(50, (19.0, 0.3), likeness=1)
     assert beaten({"reference": reference, "better": better}) == {"reference": Standing("better", None)}
     worse = Candidate(200, (21.0, 0.3), likeness=1)
     assert beaten({"reference": reference, "worse": worse}) == {"worse": Standing("reference", None)}
+    larger = Candidate(200, (19.0, 0.3), likeness=1)
+    assert beaten({"reference": reference, "larger": larger}) == {}
 
 
 def test_of_several_the_certain_one_is_named_and_then_the_best() -> None:
