@@ -6,7 +6,7 @@ from edgekit.compare.quality import Quality
 from edgekit.compare.run import Comparison, Row
 from edgekit.compare.subject import why
 from edgekit.evaluate.embeddings import EmbeddingMeasures
-from edgekit.report.numbers import change, percent, plain, quantity
+from edgekit.report.numbers import NO_BREAK_SPACE, change, percent, plain, quantity
 
 NONE = "–"
 FAILED = "FAILED"
@@ -38,12 +38,16 @@ def _decoder_cells(row: Row) -> tuple[str, ...]:
     found = row.quality
     if not isinstance(found, Quality):
         return _absent(row, 4)
-    own = found.perplexity
-    spread = "" if own.standard_error is None else f" ± {plain(own.standard_error, 2)}"
-    ratio = NONE if found.ratio is None or row.is_reference else change(found.ratio)
+    ratio = NONE if found.ratio is None or row.is_reference else changed(found.ratio, found.ratio_error)
     kl = NONE if found.kl is None else _with_error(found.kl, found.kl_error)
     top1 = NONE if found.top1 is None else percent(found.top1)
-    return (f"{plain(own.perplexity, 4)}{spread}", ratio, kl, top1)
+    return (plain(found.perplexity.perplexity, 4), ratio, kl, top1)
+
+
+def changed(ratio: float, error: float | None) -> str:
+    """A ratio with its standard error as a signed change: "+0.35 ± 0.12 %"."""
+    number, space, unit = change(ratio).partition(NO_BREAK_SPACE)
+    return f"{number}{'' if error is None else f' ± {error * 100:.2f}'}{space}{unit}"
 
 
 def _encoder_cells(row: Row) -> tuple[str, ...]:
@@ -86,7 +90,7 @@ def measured(found: Comparison) -> list[str]:
         count = f", {predicted[0]:,} tokens predicted" if predicted else ""
         lines.append(
             f"text: the first {settings['windows']} windows of {settings['context']} tokens of {text['name']} "
-            f"({text['tokens']:,} tokens){count}; ± is one standard error between windows"
+            f"({text['tokens']:,} tokens){count}; ± is one standard error, between windows"
         )
         if any(row.traffic is not None and not row.traffic.exact for row in found.rows):
             lines.append("read/token: all weight files; which tables are read by the row needs the package onnx")
