@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What the worker does: "load" the bundle only, or load it and "measure" it, or time it with "drafts".
+    """What the worker does: "load" the bundle only, or load it and "measure" it, or time it with "drafts"; or time an
+    encoder that is to "embed" the labelled texts that are shipped.
 
     `conversations`: for drafts, [group, [turns]] of each.
     """
@@ -97,6 +98,8 @@ def _work(request: Request, progress: MessageProgress) -> dict[str, Any]:
         import_module(backend.library)
     imported = time.perf_counter()
     bundle = read_bundle(request.bundle)
+    if request.task == "embed":
+        return _embed(request, bundle, progress)
     session = session_from_bundle(bundle, backend=request.backend, threads=request.threads, operators=request.operators)
     loaded = time.perf_counter()
     result: dict[str, Any] = {
@@ -134,6 +137,21 @@ def _work(request: Request, progress: MessageProgress) -> dict[str, Any]:
         progress.stage("measuring memory bandwidth")
         result["read_bandwidth"] = read_bandwidth(request.threads)
     return {**result, **timings}
+
+
+def _embed(request: Request, bundle: Bundle, progress: MessageProgress) -> dict[str, Any]:
+    from edgekit.benchmark.embedding import check_embeddings, measure
+    from edgekit.benchmark.memory import resident_bytes
+    from edgekit.evaluate.labelled_text import shipped_texts
+    from edgekit.runtime.encoder_session import EncoderSession
+    from edgekit.runtime.encoder_text import encoder_tokenizer
+
+    session = EncoderSession(bundle, backend=request.backend, threads=request.threads)
+    tokens = encoder_tokenizer(bundle).encode([each.text for each in shipped_texts()]).tokens
+    progress.stage("checking answers")
+    check_embeddings(session, tokens)
+    timings = measure(session, tokens, request.repetitions, progress)
+    return {**timings, "session": session.description, "memory_measured": resident_bytes()}
 
 
 def _drafts(

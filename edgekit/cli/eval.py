@@ -1,4 +1,4 @@
-"""Measure what a bundle's model can: the perplexity of a text, or embeddings against the original's."""
+"""Measure what a model can: perplexity of a text, multiple-choice questions, or embeddings against the original's."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="UTF-8; a decoder needs it.",
 )
+@click.option(
+    "--choices",
+    "choices_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help='Ask multiple-choice questions instead: JSON lines of "question", "choices", "answer".',
+)
+@click.option("--limit", type=click.IntRange(min=1), help="With --choices: ask only the first questions.")
 @click.option("--context", type=click.IntRange(min=2), default=512, show_default=True, help="Tokens of a window.")
 @click.option(
     "--stride",
@@ -51,6 +59,8 @@ if TYPE_CHECKING:
 def command(
     bundle: Path,
     text_file: Path | None,
+    choices_file: Path | None,
+    limit: int | None,
     context: int,
     stride: int | None,
     max_windows: int | None,
@@ -63,19 +73,32 @@ def command(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Measure the perplexity of a text, or an encoder's embeddings.
+    """Measure the perplexity of a text, answers to multiple-choice questions, or an encoder's embeddings.
 
     The text is cut into windows of --context tokens. Each token is predicted once, from those before it in its
     window; the first of a window that nothing comes before is not predicted. Where the bundle begins texts with a
     token of its own, every window begins with it.
 
+    With --choices each choice is scored by the log-likelihood of its tokens after "Question: …", "Answer:", and by that
+    divided by its characters; BUNDLE may be a checkpoint then, which PyTorch runs in float32. Nothing is kept in the
+    bundle.
+
     An encoder needs no --text: its embeddings of labelled passages that are shipped are compared with those of the
     checkpoint it was made from, or of --against or --baseline.
 
-    The result is kept in the bundle as eval.json.
+    The result of a text or of embeddings is kept in the bundle as eval.json.
     """
     if against is not None and baseline is not None:
         raise click.UsageError("--against and --baseline exclude each other.")
+
+    if choices_file is not None:
+        from edgekit.cli.choices_eval import evaluate_choices
+
+        _refuse(("text_file", "context", "stride", "max_windows"), "with --choices")
+        settings: dict[str, Any] = {"backend": backend, "operators": operators, "threads": threads, "resume": resume}
+        evaluate_choices(bundle, choices_file, limit, against, baseline, settings, offline, as_json)
+        return
+    _refuse(("limit",), "without --choices")
 
     from edgekit.bundle import read_bundle, write_sidecar
 
@@ -83,7 +106,7 @@ def command(
     if opened.manifest.kind == "encoder":
         from edgekit.cli.encoder_eval import evaluate_encoder
 
-        _refuse_for_encoder()
+        _refuse(("text_file", "context", "stride", "max_windows", "resume", "operators"), "with an encoder")
         evaluate_encoder(bundle, opened, against, baseline, backend, threads, offline, as_json)
         return
     if text_file is None:
@@ -101,7 +124,7 @@ def command(
     tokens = opened.manifest.tokens
     plan = plan_of(context, stride, tokens.bos if tokens.add_bos else None)
     text = encoded_text(text_file, opened)
-    settings: dict[str, Any] = {
+    settings = {
         "backend": backend,
         "operators": operators,
         "threads": threads,
@@ -125,13 +148,13 @@ def command(
         _print(document)
 
 
-def _refuse_for_encoder() -> None:
-    """Options that have no effect with an encoder are refused, not ignored."""
+def _refuse(names: tuple[str, ...], where: str) -> None:
+    """Options that have no effect are refused, not ignored."""
     current = click.get_current_context()
-    for parameter in ("text_file", "context", "stride", "max_windows", "resume", "operators"):
+    for parameter in names:
         if current.get_parameter_source(parameter) is not click.core.ParameterSource.DEFAULT:
             name = {"text_file": "text"}.get(parameter, parameter).replace("_", "-")
-            raise click.UsageError(f"--{name} has no effect with an encoder.")
+            raise click.UsageError(f"--{name} has no effect {where}.")
 
 
 def _of_checkpoint(

@@ -124,7 +124,7 @@ def summarised(windows: Sequence[tuple[float, int]], text: EncodedText) -> Perpl
     """The result from the sums of the windows."""
     nats, tokens = math.fsum(nats for nats, _ in windows), sum(count for _, count in windows)
     mean = nats / tokens
-    spread = _standard_error([nats - mean * count for nats, count in windows], tokens)
+    spread = ratio_standard_error([nats - mean * count for nats, count in windows], tokens)
     return Perplexity(
         perplexity=math.exp(mean),
         standard_error=None if spread is None else math.exp(mean) * spread,
@@ -141,11 +141,11 @@ def compared(found: Perplexity, reference: Perplexity) -> Comparison:
         raise ValueError("perplexities of different windows cannot be compared")
     mean = (found.nats - reference.nats) / found.tokens
     pairs = zip(found.windows, reference.windows, strict=True)
-    spread = _standard_error([a - b - mean * count for (a, count), (b, _) in pairs], found.tokens)
+    spread = ratio_standard_error([a - b - mean * count for (a, count), (b, _) in pairs], found.tokens)
     return Comparison(math.exp(mean), None if spread is None else math.exp(mean) * spread)
 
 
-def _standard_error(residuals: Sequence[float], tokens: int) -> float | None:
+def ratio_standard_error(residuals: Sequence[float], tokens: int) -> float | None:
     """Of a ratio of sums, from each cluster's residual (Cochran, Sampling Techniques, 1977, section 6.3)."""
     clusters = len(residuals)
     if clusters < 2:

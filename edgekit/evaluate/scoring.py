@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit.errors import SessionError
 from edgekit.evaluate.windows import Window
-from edgekit.runtime.session import DecoderSession
+from edgekit.runtime.session import DecoderSession, Logits
+
+Targets = npt.NDArray[np.int64]
 
 #: Tokens processed at once. Bounds the logits held in memory: 128 positions of a vocabulary of 49152 are 25 MB.
 CHUNK = 128
@@ -22,8 +25,17 @@ def window_nats(session: DecoderSession, window: Window, chunk: int = CHUNK) -> 
     Raises:
         SessionError: a logit is not finite; see also DecoderSession.forward.
     """
+    parts = [token_nats(logits, targets) for logits, targets in scored_pieces(session, window, chunk)]
+    return math.fsum(float(nats) for part in parts for nats in part)
+
+
+def scored_pieces(session: DecoderSession, window: Window, chunk: int = CHUNK) -> Iterator[tuple[Logits, Targets]]:
+    """Logits [K, V] and the tokens that they predict, int64 [K], of the window's scored tokens, from an empty cache.
+
+    At most `chunk` positions at a time; how they are cut depends on the window alone.
+    """
     session.reset()
-    inputs, parts = window.tokens[:-1], []
+    inputs = window.tokens[:-1]
     first = len(window.tokens) - window.scored  # the first token that is predicted
     for start in range(0, len(inputs), chunk):
         piece = inputs[start : start + chunk]
@@ -31,8 +43,7 @@ def window_nats(session: DecoderSession, window: Window, chunk: int = CHUNK) -> 
         wanted = min(len(piece), max(0, start + 1 + len(piece) - first))
         logits = session.forward(np.array([piece], np.int64), keep=max(1, wanted))
         if wanted:
-            parts.append(token_nats(logits[0, -wanted:], np.array(targets[-wanted:])))
-    return math.fsum(float(nats) for part in parts for nats in part)
+            yield logits[0, -wanted:], np.array(targets[-wanted:])
 
 
 def token_nats(logits: npt.NDArray[np.float32], targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

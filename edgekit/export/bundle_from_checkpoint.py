@@ -14,6 +14,7 @@ from edgekit import contract
 from edgekit.bundle import write_bundle
 from edgekit.cache_sizes import cache_numbers
 from edgekit.checkpoint import Checkpoint
+from edgekit.checkpoint.special_tokens import special_token_ids
 from edgekit.compress.quantizer import QuantizedModel, quantized_model
 from edgekit.compress.units import is_matrix
 from edgekit.errors import ExportError
@@ -181,26 +182,9 @@ def _manifest(
         },
         "graph": graph_record(structure, traced.taps),
         "operators": _operators(structure),
-        "tokens": _tokens(checkpoint, tokenizer),
+        "tokens": special_token_ids(checkpoint, tokenizer),
         "provenance": provenance_record(checkpoint),
         "versions": versions_record(),
-    }
-
-
-def _tokens(checkpoint: Checkpoint, tokenizer: dict[str, bytes]) -> dict[str, Any]:
-    """Special tokens: those generation_config.json names, else the configuration's."""
-    generation = json.loads(tokenizer.get("generation_config.json", b"{}"))
-    settings = json.loads(tokenizer.get("tokenizer_config.json", b"{}"))
-
-    def found(key: str) -> Any:
-        return generation.get(key) if generation.get(key) is not None else checkpoint.config.get(key)
-
-    eos = found("eos_token_id")
-    return {
-        "bos": found("bos_token_id"),
-        "eos": [] if eos is None else [int(token) for token in (eos if isinstance(eos, list) else [eos])],
-        "pad": found("pad_token_id"),
-        "add_bos": bool(settings.get("add_bos_token", False)),
     }
 
 

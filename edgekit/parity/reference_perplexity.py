@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from edgekit.checkpoint import Checkpoint
@@ -28,14 +30,7 @@ def perplexity_of_checkpoint(
     Raises:
         ModelError: the checkpoint's model cannot be built.
     """
-    files = sorted((entry["name"], entry["sha256"]) for entry in checkpoint.files())
-    subject = {
-        "checkpoint": [list(file) for file in files],
-        "torch": torch.__version__,
-        "dtype": "float32",
-        "threads": torch.get_num_threads(),
-    }
-    file = ProgressFile(measurement_key(subject, text, plan))
+    file = ProgressFile(measurement_key(checkpoint_key(checkpoint), text, plan))
     if resume:
         file.load()
 
@@ -43,3 +38,14 @@ def perplexity_of_checkpoint(
         return TorchSession(model_from_checkpoint(checkpoint, max_positions=plan.context))
 
     return measure(opened, text, plan, file=file, max_windows=max_windows, progress=progress)
+
+
+def checkpoint_key(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All that numbers of a checkpoint in PyTorch depend on, beside what it is asked. Hashes its files."""
+    files = sorted((entry["name"], entry["sha256"]) for entry in checkpoint.files())
+    return {
+        "checkpoint": [list(file) for file in files],
+        "torch": torch.__version__,
+        "dtype": "float32",
+        "threads": torch.get_num_threads(),
+    }

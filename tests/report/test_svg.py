@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from edgekit.report.canvas import text_width
+from edgekit.report.scatter import Scatter, Spot
 from edgekit.report.svg import Bar, Bars, Lines, Plot, Point, Series, Stack, Strips, quartiles
 from tests.report.reading import Element, parsed, text
 
@@ -32,6 +33,13 @@ PLOTS: dict[str, Plot] = {
     ),
     "linear lines": Lines(
         "Memory", "tokens", "memory", (Series("own", tuple(Point(i * 1024, i * 47e6) for i in range(9))),), y_unit="B"
+    ),
+    "scatter": Scatter(
+        "Size and quality",
+        "size",
+        "perplexity",
+        (Spot("one", 109e6, 24.98, 24.0, 25.9), Spot(LONG, 160e6, 24.99, 24.1, 25.9, beaten=True), Spot("c", 5e8, 20)),
+        x_unit="B",
     ),
     "strips": Strips(
         "Steps",
@@ -173,3 +181,25 @@ def test_labels_are_text_and_nothing_else() -> None:
         }  # fmt: skip
         assert hostile in [text(element) for element in svg.iter("title")]
         assert not [name for element in svg.iter() for name in element.attrib if re.match("on|href|style", name)]
+
+
+def test_spots_lie_where_their_numbers_say_and_the_beaten_are_crosses() -> None:
+    spots = (Spot("a", 0, 10, 9, 11), Spot("b", 50, 30, beaten=True), Spot("c", 100, 20))
+    svg = drawn(Scatter("x", "n", "t", spots), 600)
+    left, right = [(number(dot, "cx"), number(dot, "cy")) for dot in svg.iter("circle")]
+    (one, other) = (line for line in svg.iter("line") if "s2" in line.attrib["class"])
+    centre = [(number(one, f"{axis}1") + number(one, f"{axis}2")) / 2 for axis in "xy"]
+    assert centre == pytest.approx([(number(other, f"{axis}1") + number(other, f"{axis}2")) / 2 for axis in "xy"])
+    assert centre[0] == pytest.approx((left[0] + right[0]) / 2, abs=0.1)
+    assert right[1] == pytest.approx((left[1] + centre[1]) / 2, abs=0.1)
+    (whisker,) = (line for line in svg.iter("line") if line.attrib["class"] == "median")
+    per_unit = (left[1] - right[1]) / 10
+    assert sorted([number(whisker, "y1"), number(whisker, "y2")]) == pytest.approx(
+        [left[1] - per_unit, left[1] + per_unit], abs=0.1
+    )
+
+
+@pytest.mark.parametrize(("more", "expected"), [(False, "ac"), (True, "abd")])
+def test_a_front_joins_what_no_other_spot_beats(more: bool, expected: str) -> None:
+    spots = (Spot("d", 4, 9), Spot("b", 2, 8), Spot("a", 1, 7), Spot("c", 3, 6), Spot("e", 4, 8))
+    assert "".join(spot.label for spot in Scatter("x", "n", "t", spots, more_is_better=more).front()) == expected
