@@ -1,8 +1,8 @@
 """Draft heads on disk: one safetensors file, whose metadata holds their sizes and how they came about.
 
-Tensors: those of `DraftHeads` in float16; `vocabulary`, int32 [D]: the tokens that can be drafted, ascending; and the
-token table [V, token_rank] as `token_table`, int8, times `token_scale`, float16 [V]: rounded to 1/127 of each row's
-largest number, since it is the largest part and needs no more.
+Tensors: those of `DraftHeads`, the small ones in float16, the others NAME int8 [..., k] times NAME.scale float16 [...],
+rounded to 1/127 of each row's largest number, since a graph that drafts seldom holds more; the token table
+[V, token_rank] likewise as `token_table`; and `vocabulary`, int32 [D]: the tokens that can be drafted, ascending.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from edgekit.draft.heads import DraftHeads
 from edgekit.errors import CheckpointError
 from edgekit.files import atomic_write
 
-VOCABULARY, TABLE, SCALE = "vocabulary", "token_table", "token_scale"
+VOCABULARY, TABLE, SCALE = "vocabulary", "token_table", ".scale"
+#: Numbers of a tensor from which it is rounded.
+_LARGE = 4096
 _KIND, _RECORD = "edgekit-draft-heads", "edgekit"
 _AGAIN = "train them again: edgekit draft train"
 
@@ -45,10 +47,12 @@ def write_heads(path: Path, found: DraftFile) -> None:
     """Write the file at once."""
     from safetensors.torch import save
 
-    tensors = {name: value.detach().half().contiguous() for name, value in found.heads.state_dict().items()}
-    scale = (found.table.abs().amax(1).clamp(min=1e-3) / 127).half()
-    tensors[TABLE] = (found.table / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
-    tensors[SCALE] = scale
+    tensors = {}
+    for name, value in {**found.heads.state_dict(), TABLE: found.table}.items():
+        if name == TABLE or value.numel() >= _LARGE:
+            tensors[name], tensors[name + SCALE] = _rounded(value.detach())
+        else:
+            tensors[name] = value.detach().half().contiguous()
     tensors[VOCABULARY] = found.vocabulary.to(torch.int32).contiguous()
     document = {"kind": _KIND, "config": found.heads.config.to_dict(), "record": found.record}
     atomic_write(path, save(tensors, metadata={_RECORD: json.dumps(document)}))
@@ -71,12 +75,31 @@ def read_heads(path: Path) -> DraftFile:
     vocabulary = tensors.pop(VOCABULARY, torch.empty(0)).long()
     if len(vocabulary) != config.vocabulary or bool((vocabulary.diff() <= 0).any()):
         raise CheckpointError(rule, f"{path}: its vocabulary is not {config.vocabulary} ascending tokens", _AGAIN)
-    codes, scale = tensors.pop(TABLE, torch.empty(0, 0)), tensors.pop(SCALE, torch.empty(0))
-    if codes.dtype != torch.int8 or codes.shape != (len(scale), config.token_rank) or not len(scale):
-        raise CheckpointError(rule, f"{path}: its token table is {codes.dtype} {list(codes.shape)}", _AGAIN)
-    heads = DraftHeads(config)
+    scales = {name: tensors.pop(name) for name in list(tensors) if name.endswith(SCALE)}
+    values = {}
+    for name, codes in tensors.items():
+        scale = scales.get(name + SCALE)
+        if (codes.dtype == torch.int8) != (scale is not None) or (
+            scale is not None and codes.shape[:-1] != scale.shape
+        ):
+            fact = (
+                f"{path}: {name} is {codes.dtype} {list(codes.shape)}, with {'no' if scale is None else 'other'} scales"
+            )
+            raise CheckpointError(rule, fact, _AGAIN)
+        values[name] = codes.float() if scale is None else codes.float() * scale.float()[..., None]
+    table, heads = values.pop(TABLE, torch.empty(0, 0)), DraftHeads(config)
+    if table.dim() != 2 or table.shape[1] != config.token_rank or not len(table):
+        raise CheckpointError(rule, f"{path}: its token table is {list(table.shape)}", _AGAIN)
     try:
-        heads.load_state_dict({name: value.float() for name, value in tensors.items()})
+        heads.load_state_dict(values)
     except RuntimeError as error:
         raise CheckpointError(rule, f"{path}: {str(error).splitlines()[-1].strip()}", _AGAIN) from error
-    return DraftFile(heads, codes.float() * scale.float()[:, None], vocabulary, document.get("record") or {})
+    return DraftFile(heads, table, vocabulary, document.get("record") or {})
+
+
+def _rounded(value: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 [..., k] and the scale of each row, float16 [...]."""
+    # The scale first as it is stored, and no smaller than half precision holds without loss.
+    scale = (value.abs().amax(-1) / 127).clamp(min=1e-5).half()
+    codes = (value / scale.float()[..., None]).round().clamp(-127, 127)
+    return codes.to(torch.int8).contiguous(), scale.contiguous()

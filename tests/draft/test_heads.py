@@ -117,6 +117,10 @@ def test_fresh_heads_pass_the_last_layer_through() -> None:
 
 def test_the_file_gives_back_what_was_written(tmp_path: Path) -> None:
     path, written = tmp_path / "h.safetensors", heads(rank=3)
+    with torch.no_grad():  # large enough to be rounded, with a row of zeros
+        wide = DraftConfig(**{**written.config.to_dict(), "feature_layers": (1, 2), "trunk_width": 512})
+        written = first_heads(wide, torch.ones(WIDTH), 0)
+        written.trunk.up_proj.weight[7] = 0
     table = torch.randn(40, 5) * torch.tensor([[1.0], [100.0]] * 20)
     write_heads(path, DraftFile(written, table, VOCABULARY, {"acceptance": {"greedy": [0.5]}}))
     found = read_heads(path)
@@ -124,11 +128,21 @@ def test_the_file_gives_back_what_was_written(tmp_path: Path) -> None:
     assert found.record == {"acceptance": {"greedy": [0.5]}}
     assert torch.equal(found.vocabulary, VOCABULARY)
     assert ((found.table - table).abs() <= table.abs().amax(1, keepdim=True) / 250).all()
+    rounded = 0
     for name, value in found.heads.state_dict().items():
-        assert torch.equal(value, written.state_dict()[name].half().float()), name
+        own = written.state_dict()[name]
+        if own.numel() < 4096:
+            assert torch.equal(value, own.half().float()), name
+        else:
+            rounded += 1
+            assert ((value - own).abs() <= own.abs().amax(-1, keepdim=True) / 250 + 1e-9).all(), name
+    assert rounded == 3
+    assert path.stat().st_size < 1.3 * sum(value.numel() for value in written.state_dict().values()) + 3000
 
 
-@pytest.mark.parametrize("damage", ["other kind", "no safetensors", "vocabulary", "table", "shape", "sizes"])
+@pytest.mark.parametrize(
+    "damage", ["other kind", "no safetensors", "vocabulary", "table", "scales", "no scale", "shape", "sizes"]
+)
 def test_another_file_is_refused(tmp_path: Path, damage: str) -> None:
     path, model = tmp_path / "h.safetensors", heads()
     codes = torch.ones(40, 5, dtype=torch.int8)
@@ -136,7 +150,7 @@ def test_another_file_is_refused(tmp_path: Path, damage: str) -> None:
         **model.state_dict(),
         "vocabulary": VOCABULARY.int(),
         "token_table": codes,
-        "token_scale": torch.ones(40),
+        "token_table.scale": torch.ones(40),
     }
     document = {"kind": "edgekit-draft-heads", "config": model.config.to_dict()}
     if damage == "other kind":
@@ -145,6 +159,10 @@ def test_another_file_is_refused(tmp_path: Path, damage: str) -> None:
         tensors["vocabulary"] = VOCABULARY.int().flip(0)
     if damage == "table":
         tensors["token_table"] = codes[:, :3]
+    if damage == "scales":
+        tensors["token_table.scale"] = torch.ones(39)
+    if damage == "no scale":
+        del tensors["token_table.scale"]
     if damage == "shape":
         tensors["up"] = tensors["up"][:1]
     if damage == "sizes":
