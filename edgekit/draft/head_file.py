@@ -79,12 +79,9 @@ def read_heads(path: Path) -> DraftFile:
     values = {}
     for name, codes in tensors.items():
         scale = scales.get(name + SCALE)
-        if (codes.dtype == torch.int8) != (scale is not None) or (
-            scale is not None and codes.shape[:-1] != scale.shape
-        ):
-            fact = (
-                f"{path}: {name} is {codes.dtype} {list(codes.shape)}, with {'no' if scale is None else 'other'} scales"
-            )
+        rows = None if scale is None else scale.shape
+        if rows != (codes.shape[:-1] if codes.dtype == torch.int8 else None):
+            fact = f"{path}: {name} is {codes.dtype} {list(codes.shape)}, its scales are {rows and list(rows)}"
             raise CheckpointError(rule, fact, _AGAIN)
         values[name] = codes.float() if scale is None else codes.float() * scale.float()[..., None]
     table, heads = values.pop(TABLE, torch.empty(0, 0)), DraftHeads(config)
