@@ -109,7 +109,7 @@ def _heads(checkpoint: Checkpoint, model: Decoder, options: ExportOptions, progr
     """The draft heads that were asked for, before anything is made."""
     if options.draft is None:
         return None
-    heads = heads_for(checkpoint, model, Path(options.draft), options.draft_components)
+    heads = heads_for(checkpoint, model, Path(options.draft), options.draft_components, options.draft_tokens)
     if heads.of_checkpoint is False:
         progress.note(
             f"{heads.path.name} was trained on another checkpoint of the same sizes: its drafts may often be wrong, "

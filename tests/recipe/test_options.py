@@ -57,6 +57,7 @@ def test_every_option_of_an_export_can_be_written_in_a_recipe(tmp_path: Path) ->
         "name": "Tiny",
         "draft": str(tmp_path / "heads.safetensors"),
         "draft_components": 3,
+        "draft_tokens": 2,
     }
     (tmp_path / "heads.safetensors").write_bytes(b"heads")
     assert set(chosen) == {item.name for item in fields(ExportOptions)}
@@ -69,7 +70,9 @@ def test_every_option_of_an_export_can_be_written_in_a_recipe(tmp_path: Path) ->
         "calibration_length = 99",
     ]
     rest = 'form = "portable"\n[limits]\nmax_context = 77\n[model]\nname = "Tiny"\n'
-    rest += f'[draft]\nheads = "heads.safetensors"\nsha256 = "{sha256(b"heads").hexdigest()}"\ncomponents = 3'
+    rest += (
+        f'[draft]\nheads = "heads.safetensors"\nsha256 = "{sha256(b"heads").hexdigest()}"\ncomponents = 3\ntokens = 2'
+    )
     path = write_recipe(tmp_path, ("block_size = 32", "\n".join(quantization)), ("", rest))
     assert export_options(read_recipe(path)) == ExportOptions(**chosen)
 
