@@ -127,7 +127,7 @@ def test_of_fewer_tokens_it_says_the_same(checkpoints: Callable[[str], Checkpoin
 
 
 #: Mean and largest total variation from the heads in float32, of weights without any redundancy.
-TOLERANCES = {"fp16": (0.001, 0.003), "int8": (0.015, 0.03), "int4": (0.12, 0.4)}
+TOLERANCES = {"fp16": (0.001, 0.003), "int8": (0.015, 0.03), "int4": (0.13, 0.4)}
 
 
 #: TensorRT 10.3 has no int4, and a decoder for it is refused.
