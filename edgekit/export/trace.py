@@ -10,7 +10,7 @@ import logging
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,13 +57,19 @@ class Traced:
     taps: list[str]
 
 
-def traced_from_config(config: dict[str, Any], dtype: str = "float32", max_positions: int | None = None) -> Traced:
+def traced_from_config(
+    config: dict[str, Any],
+    dtype: str = "float32",
+    max_positions: int | None = None,
+    prepare: Callable[[Decoder], None] = lambda model: None,
+) -> Traced:
     """Trace the architecture that a Hugging Face style configuration describes.
 
     Args:
         config: the checkpoint's config.json.
         dtype: "float32" or "float16", of activations, weights and cache.
         max_positions: rows of the rotary tables, i.e. the longest context the graph can serve.
+        prepare: changes the model of fake tensors before it is traced.
 
     Raises:
         ModelError: unknown architecture or an unsupported configuration.
@@ -73,6 +79,7 @@ def traced_from_config(config: dict[str, Any], dtype: str = "float32", max_posit
     fake = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     with fake, default_dtype(torch_dtype):
         model = model_from_config(config, max_positions)
+        prepare(model)
         # The graph holds the tables in the element type of the activations too.
         for module in model.modules():
             module._buffers.update({name: table.to(torch_dtype) for name, table in module.named_buffers(recurse=False)})
