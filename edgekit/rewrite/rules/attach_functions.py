@@ -60,7 +60,8 @@ def _check_and_complete(spec: OpSpec, node: gs.Node, dtype: str) -> None:
             "report this model",
         )
     for operand, tensor in zip(inputs, node.inputs, strict=True):
-        want = dtype if operand.dtype == GENERIC else operand.dtype
+        own = operand.dtype_under(node.attrs)
+        want = dtype if own == GENERIC else own
         if tensor.dtype is not None and _name(tensor.dtype) != want:
             raise RewriteError(
                 f"the body of {spec.name} is written for {dtype}: all its nodes must have that element type",
