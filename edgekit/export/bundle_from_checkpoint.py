@@ -84,8 +84,8 @@ def bundle_from_checkpoint(
         progress.stage("rewrite", len(PIPELINES[options.form]), "rules")
         rules = rewrite(traced.graph, options.form, context, lambda name: progress.advance())
         if heads is not None:
-            layers = heads.found.heads.config.feature_layers
-            add_draft_features(traced.graph, layers, traced.geometry.hidden_size, options.activations)
+            read = heads.found.heads.config.feature_layers
+            add_draft_features(traced.graph, read, traced.geometry.hidden_size, options.activations)
         structure = write_graph(traced.graph, draft.path, progress, standard=options.form != contract.FORM_ORT)
         check_target(structure, options.form)
         for name, contents in tokenizer.items():

@@ -142,10 +142,11 @@ def checked_weights(
     """
     dtype = bundle.manifest.dtype
     stored = stored_matrices(graph, bundle.graph.parent, checkpoint)
-    if bool(stored) != (dtype in _QUANTIZED):
+    rounded = [name for name, matrix in stored.items() if not matrix.as_compressed]
+    if bool(rounded) != (dtype in _QUANTIZED) and (rounded or not stored):
         raise BundleError(
             "a bundle of int8 or int4 holds quantised matrices, another holds none",
-            f"its dtype is {dtype}, and {len(stored)} of its matrices are quantised",
+            f"its dtype is {dtype}, and {len(rounded)} of its matrices are quantised",
             "export the bundle again with this version of edgekit",
         )
     dequantized = DequantizedWeights(checkpoint, stored)

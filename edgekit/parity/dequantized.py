@@ -7,7 +7,7 @@ com.microsoft MatMulNBits and GatherBlockQuantized (onnxruntime/docs/ContribOper
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import numpy.typing as npt
 import onnx
 
 from edgekit.checkpoint import Checkpoint
+from edgekit.checkpoint.compressed import CompressedCheckpoint
 from edgekit.errors import BundleError
+from edgekit.parity.corrections import stored_corrections
 
 Floats = npt.NDArray[np.float32]
 
@@ -46,11 +48,13 @@ class StoredMatrix:
         bits: of its codes.
         load: makes its float32 values.
         per_output: whether each output has one scale for all of its inputs.
+        as_compressed: whether the checkpoint itself stores it compressed, so that nothing was rounded.
     """
 
     bits: int
     load: Callable[[], Floats]
     per_output: bool = False
+    as_compressed: bool = False
 
 
 class DequantizedWeights:
@@ -103,6 +107,7 @@ def stored_matrices(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint
         BundleError: a quantised operator that is not known here, or a matrix that is not the checkpoint's.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    corrections = stored_corrections(model, folder, checkpoint)
     readers = {"MatMulNBits": _matmul_nbits, "GatherBlockQuantized": _gather, "DequantizeLinear": _dequantize_linear}
     found: dict[str, StoredMatrix] = {}
     for node in model.graph.node:
@@ -115,7 +120,21 @@ def stored_matrices(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint
         for part, rows, columns in _parts(name, shape, checkpoint, node):
             if part not in found:
                 found[part] = StoredMatrix(matrix.bits, _part_of(matrix.load, rows, columns), matrix.per_output)
-    return found
+    own = checkpoint.records if isinstance(checkpoint, CompressedCheckpoint) else {}
+    if corrections.keys() - own.keys():
+        raise BundleError(
+            "a bundle with factors and single weights is compared with the compressed checkpoint that it was made from",
+            f"{checkpoint.path} stores {min(corrections.keys() - own.keys())} otherwise",
+            "give the right one with --against CHECKPOINT",
+        )
+    for name, correction in corrections.items():
+        base = found.get(name)
+        found[name] = StoredMatrix(base.bits if base else 16, _sum(base.load if base else None, correction))
+    return {name: replace(matrix, as_compressed=name in own) for name, matrix in found.items()}
+
+
+def _sum(base: Callable[[], Floats] | None, correction: Callable[[], Floats]) -> Callable[[], Floats]:
+    return correction if base is None else lambda: base() + correction()
 
 
 def _parts(
