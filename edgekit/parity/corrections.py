@@ -100,7 +100,8 @@ def _numbers(arrays: dict[str, Array], name: str, attributes: dict[str, Any], wh
 def _fields(words: Array, bits: int) -> npt.NDArray[np.int64]:
     """Numbers of so many bits, the lowest of each 32-bit word first."""
     shifts = np.arange(0, 32, bits, dtype=np.int64)
-    return ((words.view(np.uint32).astype(np.int64)[:, None] >> shifts) & (2**bits - 1)).reshape(-1)
+    fields: npt.NDArray[np.int64] = (words.view(np.uint32).astype(np.int64)[:, None] >> shifts) & (2**bits - 1)
+    return fields.reshape(-1)
 
 
 def _places(
