@@ -10,10 +10,22 @@ from tests.build.conftest import Build
 from tests.build.graphs import SIZES, one_operator
 
 
-@pytest.mark.parametrize("flags", [{}, {"low_rank": 0}, {"bias": 0}, {"low_rank": 0, "bias": 0}], ids=str)
+VARIANTS = [
+    {},
+    {"low_rank": 0, "value_bits": 4},
+    {"bias": 0, "residual": 2, "factor_bits": 16, "value_bits": 16},
+    {"residual": 3, "factor_bits": 8, "value_bits": 8},
+    {"low_rank": 0, "bias": 0, "residual": 2, "value_bits": 8, "value_block": 16},
+    {"residual": 0, "factor_bits": 4},
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_compressed_layer_is_one_plugin_layer(build: Build, library: Path, dtype: str, flags: dict[str, int]) -> None:
-    model = one_operator("TTSparseLinear", dtype, attributes=flags)
+def test_a_compressed_layer_is_one_plugin_layer(
+    build: Build, library: Path, dtype: str, variant: dict[str, int]
+) -> None:
+    model = one_operator("TTSparseLinear", dtype, attributes=variant)
     built = build(model, [library], expected={"TTSparseLinear": 1})
     assert built.get("layers") == {"PLUGIN_V3": 1}, built
     assert [(o["name"], o["dtype"], o["shape"]) for o in built["outputs"]] == [("y", dtype, [-1, -1, SIZES["O"]])]
@@ -22,12 +34,15 @@ def test_a_compressed_layer_is_one_plugin_layer(build: Build, library: Path, dty
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"attributes": {"low_rank": 2}}, "low_rank is 2, not 0 or 1"),
-        ({"attributes": {"factor_bits": 4}}, "factor_bits is 4, not 0"),
-        ({"attributes": {"value_bits": 8}}, "value_bits is 8, not 0"),
-        ({"dtypes": {"columns": "int64"}}, "columns is of TensorRT type 8"),
+        ({"attributes": {"low_rank": 2}}, "low_rank is 2, not one of 0, 1"),
+        ({"attributes": {"factor_bits": 3}}, "factor_bits is 3, not one of 0, 16, 8, 4"),
+        ({"attributes": {"value_block": 24, "value_bits": 8}}, "value_block is 24, not a multiple of 16"),
+        ({"attributes": {"rank": 0}}, "rank or entries contradict low_rank or residual"),
+        ({"dtypes": {"positions": "int64"}}, "positions is of TensorRT type 8"),
         ({"dtypes": {"b": "float32"}}, "b is of TensorRT type 0"),
-        ({"sizes": {"Z/2": 4}}, "values is [9,6] for [O,Z], but by columns Z is 8"),
+        ({"attributes": {"factor_bits": 4}, "sizes": {"A_S": 7}}, "a_scales has 7 numbers, not 1"),
+        ({"sizes": {"I_W": 9}}, "positions has 9 numbers, not 7"),
+        ({"sizes": {"E": 14}}, "values is [14] for [E], but by its attribute E is 13"),
         ({"sizes": {"K": 70000}}, "columns of 16 bits reach 65536 inputs, x has 70000"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -172,16 +172,22 @@ def tpa_append(inputs: dict[str, np.ndarray], *, in_place: bool, alias: bool = T
     return present
 
 
-def tt_sparse_linear(inputs: dict[str, np.ndarray]) -> np.ndarray:
+#: Of TTSparseLinear, in the order of its host_test.cpp.
+TT_TENSORS = (
+    *("x", "a", "a_scales", "b", "b_scales", "values", "value_scales", "starts", "positions", "bias", "y"),
+)
+TT_ATTRIBUTES = ("residual", "group_kept", "factor_bits", "factor_block", "value_bits", "value_block")
+
+
+def tt_sparse_linear(attributes: dict[str, Any], inputs: dict[str, np.ndarray]) -> np.ndarray:
     """Run the kernels of TTSparseLinear."""
     arrays = {name: np.array(value, order="C", copy=True) for name, value in inputs.items()}
     batch, tokens, width = arrays["x"].shape
-    outputs, entries = arrays["values"].shape
+    outputs = attributes["out_features"]
     arrays["y"] = _poison(np.empty((batch, tokens, outputs), arrays["x"].dtype))
-    rank = len(arrays["a"]) if "a" in arrays else 0
-    sizes = (ctypes.c_int64 * 5)(batch * tokens, width, outputs, rank, entries)
-    names = ("x", "a", "b", "values", "bias", "columns", "y")
-    pointers = (ctypes.c_void_p * 7)(*(arrays[name].ctypes.data if name in arrays else None for name in names))
+    given = (batch * tokens, width, outputs, attributes["rank"], attributes["entries"])
+    sizes = (ctypes.c_int64 * 11)(*given, *(attributes[name] for name in TT_ATTRIBUTES))
+    pointers = (ctypes.c_void_p * 11)(*(arrays[n].ctypes.data if n in arrays else None for n in TT_TENSORS))
     element = ELEMENTS[arrays["x"].dtype.name]
     status = library("tt_sparse_linear").edgekit_tt_sparse_linear(element, sizes, pointers)
     assert status == 0, f"launch returned {status}"
