@@ -48,13 +48,15 @@ class StoredMatrix:
         bits: of its codes.
         load: makes its float32 values.
         per_output: whether each output has one scale for all of its inputs.
-        as_compressed: whether the checkpoint itself stores it compressed, so that nothing was rounded.
+        as_compressed: whether the checkpoint itself stores it compressed, so that nothing was rounded;
+        contracted: unless a train's cores were multiplied together, whose products are float16.
     """
 
     bits: int
     load: Callable[[], Floats]
     per_output: bool = False
     as_compressed: bool = False
+    contracted: bool = False
 
 
 class DequantizedWeights:
@@ -130,7 +132,14 @@ def stored_matrices(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint
     for name, correction in corrections.items():
         base = found.get(name)
         found[name] = StoredMatrix(base.bits if base else 16, _sum(base.load if base else None, correction))
-    return {name: replace(matrix, as_compressed=name in own) for name, matrix in found.items()}
+    return {
+        name: replace(matrix, as_compressed=name in own, contracted=_has_train(own.get(name)))
+        for name, matrix in found.items()
+    }
+
+
+def _has_train(record: dict[str, Any] | None) -> bool:
+    return record is not None and any(piece["kind"] == "train" for piece in record["pieces"])
 
 
 def _sum(base: Callable[[], Floats] | None, correction: Callable[[], Floats]) -> Callable[[], Floats]:
