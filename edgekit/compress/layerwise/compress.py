@@ -18,7 +18,7 @@ from edgekit.compress.layerwise.calibrate import calibrate, matrices_measured
 from edgekit.compress.layerwise.estimate import estimate
 from edgekit.compress.layerwise.execute import Executor, in_processes
 from edgekit.compress.layerwise.fit import LayerJob, Work, fit_layer
-from edgekit.compress.layerwise.options import BASE_BITS, CompressOptions, Sizes, budget_of, sizes_of
+from edgekit.compress.layerwise.options import BASE_BITS, CompressOptions, Sizes, budget_of, sizes_of, weight_names
 from edgekit.compress.layerwise.plan import Entry, Plan, plan_from_file
 from edgekit.compress.layerwise.stack import layer_of, stack_of
 from edgekit.compress.layerwise.workplace import begin
@@ -218,7 +218,7 @@ def _record(
     taken = sum(record["bytes"] for record in fitted.values())
     weights = sum(record["shape"][0] * record["shape"][1] for record in fitted.values())
     rest = sum(record["bytes"] for name, record in records.items() if name not in fitted)
-    plain = sum(_plain_bytes(checkpoint, name) for name in checkpoint.names() if name not in records)
+    plain = sum(_plain_bytes(checkpoint, name) for name in weight_names(checkpoint) if name not in records)
     return {
         "method": options.method,
         "source": {"path": checkpoint.path.name, "files": checkpoint.files()},

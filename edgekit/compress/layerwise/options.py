@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from edgekit.checkpoint import Checkpoint
+from edgekit.checkpoint.safetensors_header import TABLES
 from edgekit.compress.layerwise.stack import layer_of
 from edgekit.compress.saten.request import method_named
 from edgekit.compress.saten.sparse import sparsity_named
@@ -98,7 +99,7 @@ def sizes_of(checkpoint: Checkpoint, keep: tuple[str, ...] = ()) -> Sizes:
         ModelError: nothing is left to compress.
     """
     found, rest, weights = {}, 0, 0
-    for name in checkpoint.names():
+    for name in weight_names(checkpoint):
         spec = checkpoint.spec(name)
         weights += math.prod(spec.shape)
         layer = layer_of(name)
@@ -115,6 +116,11 @@ def sizes_of(checkpoint: Checkpoint, keep: tuple[str, ...] = ()) -> Sizes:
         )
     order = sorted(found, key=lambda name: found[name][0])
     return Sizes({name: found[name][1] for name in order}, rest, weights)
+
+
+def weight_names(checkpoint: Checkpoint) -> list[str]:
+    """Names of all weights, without tables of integers that follow from the configuration (position numbers)."""
+    return [name for name in checkpoint.names() if checkpoint.spec(name).dtype not in TABLES]
 
 
 #: What keeps its integers: GGML types whose zero is a code.

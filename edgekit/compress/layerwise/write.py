@@ -17,7 +17,7 @@ from edgekit.checkpoint.safetensors_header import DTYPES, INTEGERS, read_safeten
 from edgekit.checkpoint.safetensors_write import Planned, planned, write_safetensors
 from edgekit.compress.blockwise import BlockQuantized
 from edgekit.compress.layerwise.fit import records_of
-from edgekit.compress.layerwise.options import EXACT_TYPES
+from edgekit.compress.layerwise.options import EXACT_TYPES, weight_names
 from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.pieces import Base
 
@@ -39,7 +39,7 @@ def write_compressed(folder: Path, checkpoint: Checkpoint, parts: Sequence[Path]
     for part in parts:
         records.update(records_of(part))
     tensors: list[Planned] = []
-    for name in checkpoint.names():
+    for name in weight_names(checkpoint):
         if name in records:
             continue
         kept = exactly_stored(checkpoint, name)
