@@ -9,7 +9,6 @@ import pytest
 from tests.build.conftest import Build
 from tests.build.graphs import SIZES, one_operator
 
-
 VARIANTS = [
     {},
     {"low_rank": 0, "value_bits": 4},

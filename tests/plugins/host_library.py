@@ -173,9 +173,7 @@ def tpa_append(inputs: dict[str, np.ndarray], *, in_place: bool, alias: bool = T
 
 
 #: Of TTSparseLinear, in the order of its host_test.cpp.
-TT_TENSORS = (
-    *("x", "a", "a_scales", "b", "b_scales", "values", "value_scales", "starts", "positions", "bias", "y"),
-)
+TT_TENSORS = (*("x", "a", "a_scales", "b", "b_scales", "values", "value_scales", "starts", "positions", "bias", "y"),)
 TT_ATTRIBUTES = ("residual", "group_kept", "factor_bits", "factor_block", "value_bits", "value_block")
 
 
