@@ -19,7 +19,7 @@ from edgekit.build.backends import Backend, backend_named
 from edgekit.build.monitor import Listener, progress_monitor
 from edgekit.build.profile import AxisRange, profile_shapes, profile_values
 from edgekit.bundle.engine_entry import InputRange, ShapeProfile
-from edgekit.contract import TensorSignature
+from edgekit.contract import TWO_OF_FOUR, TensorSignature
 from edgekit.errors import BuildError
 from edgekit.files import atomic_write
 
@@ -128,6 +128,8 @@ def engine_from_onnx(
     config = builder.create_builder_config()
     backend.set_targets(trt, config, compute_capabilities)
     backend.set_options(trt, config, options, bool(plugins))
+    if any(layer.name.endswith(TWO_OF_FOUR) for layer in layers):
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     built_profiles = _add_profiles(builder, config, network, profiles if profiles is not None else {"all": axes or {}})
     if plugins and embed_plugins:
         config.plugins_to_serialize = [str(library) for library in plugin_libraries]

@@ -150,6 +150,7 @@ class OpSpec:
         derive: sizes that follow from those of the inputs, such as the length of a present; may raise OperatorError.
         trace_only: why the operator exists in traces only and has neither function body nor native code; else "".
         possible: whether the choices of variant attributes go together.
+        mixes: whether a graph may have nodes of several variants, whose bodies ONNX tells apart by overload.
     """
 
     name: str
@@ -167,6 +168,7 @@ class OpSpec:
     trace_only: str = ""
     domain: str = "edgekit"
     possible: Callable[[Attributes], bool] = lambda attributes: True
+    mixes: bool = False
 
     @property
     def variants(self) -> tuple[str, ...]:

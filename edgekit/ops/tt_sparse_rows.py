@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.ops.spec import OperatorError
-from edgekit.ops.specs.tt_sparse_linear import BITMAP, COLUMNS, GROUP, GROUPS, MOST_INPUTS
+from edgekit.ops.spec import Attributes, OperatorError
+from edgekit.ops.specs.tt_sparse_linear import BITMAP, CODES, COLUMNS, GROUP, GROUPS, MOST_INPUTS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -72,3 +72,22 @@ def _grouped(mask: Array, kept: int) -> bool:
             "some have another number",
         )
     return True
+
+
+def numbers(attributes: Attributes, what: str, array: Array, scales: Array | None, count: int) -> Array:
+    """float32 [count] that an operand stands for; `what` is "factor" or "value"."""
+    bits = int(attributes[f"{what}_bits"])
+    if bits not in CODES:
+        return array.astype(np.float32).ravel()
+    assert scales is not None
+    centred = unpacked_words(array, bits, count).astype(np.float32) - 2 ** (bits - 1)
+    return np.asarray(centred * np.repeat(scales.astype(np.float32), int(attributes[f"{what}_block"]))[:count])
+
+
+def two_of_four(attributes: Attributes, places: Array, values: Array, scales: Array | None, inputs: int) -> Array:
+    """float32 [O, K]: the residual of groups of 4 inputs, zeros where nothing is kept."""
+    count, outputs = int(attributes["entries"]), int(attributes["out_features"])
+    groups = np.arange(count) // int(attributes["group_kept"])
+    flat = np.zeros(outputs * inputs, np.float32)
+    flat[groups * GROUP + unpacked_words(places, 2, count)] = numbers(attributes, "value", values, scales, count)
+    return flat.reshape(outputs, inputs)

@@ -156,4 +156,5 @@ SPEC = OpSpec(
     tolerances=TOLERANCES,
     derive=_derive,
     possible=_possible,
+    mixes=True,
 )
