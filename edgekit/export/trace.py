@@ -216,7 +216,12 @@ def sign(
         assert names == [signature.name for signature in signatures], names
         for tensor, signature in zip(tensors, signatures, strict=True):
             tensor.shape = list(signature.shape)
+    kept = {id(node.inputs[0]) for node in graph.nodes if node.op == "TTSparseLinear"}
     for tensor in graph.tensors().values():
+        if id(tensor) in kept and isinstance(tensor, gs.Variable) and tensor not in graph.inputs:
+            # How many inputs a layer has does not follow from its codes.
+            tensor.shape = [axis if isinstance(axis, int) else None for axis in tensor.shape]
+            continue
         # Symbolic sizes of internal tensors are torch's own expressions; inference gives them again where needed.
         if isinstance(tensor, gs.Variable) and tensor not in graph.inputs and tensor not in graph.outputs:
             tensor.shape = None

@@ -127,7 +127,7 @@ def parity_of(
         prompts=len(texts),
         weights=tuple(weights),
         stages=comparison.stages(),
-        model=choices.result(dtype),
+        model=choices.result(_tolerance_of(dtype, activations, dequantized)),
         draft=drafts.result() if drafts is not None else None,
     )
 
@@ -157,6 +157,14 @@ def checked_weights(
             weights.append(weight_check(name, matrix, dequantized))
             progress.advance()
     return dequantized, weights
+
+
+def _tolerance_of(dtype: str, activations: str, weights: DequantizedWeights) -> str:
+    """The dtype by whose tolerance a bundle's choices are judged: its own, unless a compressed checkpoint's factors are
+    multiplied by activations of 8 bits, or were multiplied together in float16."""
+    if dtype in _QUANTIZED or not (weights.as_compressed and (activations == "int8" or weights.contracted)):
+        return dtype
+    return "int8" if activations == "int8" else "fp16"
 
 
 def pieces_of(length: int, size: int) -> list[int]:

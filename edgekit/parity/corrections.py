@@ -24,6 +24,10 @@ OPERATOR = "TTSparseLinear"
 #: Of the attribute "residual".
 _COLUMNS, _BITMAP, _GROUPS = 1, 2, 3
 _GROUP = 4
+#: What ends the names of a pair's constants where two products stand for the operator.
+LEFT, RIGHT = "a_t", "b_numbers"
+#: The same where they are codes.
+SIGNED = (".a_signed", ".b_signed")
 
 
 def stored_corrections(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint) -> dict[str, Callable[[], Floats]]:
@@ -55,7 +59,30 @@ def stored_corrections(model: onnx.ModelProto, folder: Path, checkpoint: Checkpo
                     "give the right one with --against CHECKPOINT",
                 )
             found[weight] = _reader(node, constants, folder, checkpoint.spec(weight).shape[1])
-    return found
+    return {**found, **_products(constants, folder)}
+
+
+def _products(constants: dict[str, onnx.TensorProto], folder: Path) -> dict[str, Callable[[], Floats]]:
+    """Of pairs in plain numbers that forms without the operator multiply by: x, a transposed, b."""
+    scopes = [name.removesuffix(f".{LEFT}") for name in constants if name.endswith(f".{LEFT}")]
+
+    def reader(scope: str) -> Callable[[], Floats]:
+        def load() -> Floats:
+            tensors = (constants[f"{scope}.{side}"] for side in (LEFT, RIGHT))
+            left, right = (onnx.numpy_helper.to_array(each, base_dir=str(folder)) for each in tensors)
+            matrix: Floats = (left.astype(np.float32) @ right.astype(np.float32)).T
+            return matrix
+
+        return load
+
+    return {f"{scope}.weight": reader(scope) for scope in scopes}
+
+
+def rounded_corrections(model: onnx.ModelProto) -> set[str]:
+    """Weights whose pair is in numbers of float16."""
+    half = onnx.TensorProto.FLOAT16
+    names = [tensor.name for tensor in model.graph.initializer if tensor.data_type == half]
+    return {f"{name.removesuffix(f'.{LEFT}')}.weight" for name in names if name.endswith(f".{LEFT}")}
 
 
 def _reader(
