@@ -45,6 +45,14 @@ METHODS = ("dense", "round", "saten", "saten-augmented", "saten-faithful", "svd"
 )
 @click.option("--order", type=click.IntRange(2, 6), help="Of tensor trains; 2 is low rank.  [default: 4 for tt]")
 @click.option("--base-bits", multiple=True, type=click.Choice(["2", "3", "4", "8"]), help="Codes that may be used.")
+@click.option("--symmetric", is_flag=True, help="Codes without zero points, in the blocks that TensorRT takes.")
+@click.option(
+    "--embeddings",
+    type=click.Choice(["keep", "int8"]),
+    default="keep",
+    show_default=True,
+    help="int8: round tables of embeddings, and heads, to 8 bits.",
+)
 @click.option("--rounds", type=click.IntRange(1, 16), default=4, show_default=True, help="Of alternating fits.")
 @click.option("--keep", multiple=True, metavar="PATTERN", help="Matrices to leave as they are; may be repeated.")
 @click.option(

@@ -71,7 +71,7 @@ def bundle_from_checkpoint(
     model = model_on_meta(checkpoint.config, max_context)
     check_weights(model, checkpoint)
     heads = _heads(checkpoint, model, options, progress)
-    layers = compressed_layers(checkpoint)
+    layers = compressed_layers(checkpoint, options)
     with write_bundle(destination, overwrite=overwrite) as draft:
         progress.stage("trace")
         traced = traced_from_config(checkpoint.config, options.activations, max_context, layers.place)

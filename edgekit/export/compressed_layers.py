@@ -16,8 +16,9 @@ from edgekit.compress.quantizer import QuantizedModel
 from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.operator import operator_inputs
 from edgekit.compress.saten.pieces import Base
+from edgekit.contract import FORM_JETPACK6
 from edgekit.errors import ExportError
-from edgekit.export.options import ExportOptions
+from edgekit.export.options import BLOCK_SIZES, TENSORRT_BLOCK_SIZES, ExportOptions
 from edgekit.layers.compressed_linear import CompressedLinear
 from edgekit.rewrite.weights import Array, Weight
 
@@ -97,13 +98,20 @@ class CompressedLayers:
                     "give --dtype int8: it says how everything else is stored",
                 )
             return
+        if fitted and options.form == FORM_JETPACK6:
+            raise ExportError(
+                f"the form {options.form} has no codes with a scale per block",
+                f"{len(fitted)} matrices have a base of them",
+                "export it in another --form, or compress the model with --method saten or svd-aware, without a base",
+            )
         for name in sorted(self.bases):
             base = self.base(name)
-            if quantized.settings.symmetric and not _symmetric(base):
+            if quantized.settings.symmetric and not _symmetric(base, options):
                 raise ExportError(
-                    f"the form {options.form} has codes without zero points",
-                    f"those of {name} have some",
-                    "export it in the ort form, or compress the model with --method saten, which has no base",
+                    f"the form {options.form} has codes without zero points, in whole blocks of "
+                    f"{' or '.join(map(str, _blocks(options)))} inputs",
+                    f"those of {name} are others",
+                    "export it in the ort form, or compress the model with --symmetric --base-bits 4",
                 )
             quantized.matrices[name] = base
             quantized.origin[name] = "as compressed"
@@ -133,8 +141,9 @@ class CompressedLayers:
         return lambda: self.base(name).dequantized()
 
 
-def compressed_layers(checkpoint: Checkpoint) -> CompressedLayers:
-    """What a checkpoint stores compressed.
+def compressed_layers(checkpoint: Checkpoint, options: ExportOptions) -> CompressedLayers:
+    """What a checkpoint stores compressed. For TensorRT without tables of embeddings and heads, which must have a scale
+    per output there, and are rounded anew.
 
     Raises:
         ExportError: a matrix that no operator multiplies by as it is stored.
@@ -144,6 +153,8 @@ def compressed_layers(checkpoint: Checkpoint) -> CompressedLayers:
     bases, corrections = set(), {}
     for name, record in checkpoint.records.items():
         kinds = {piece["kind"] for piece in record["pieces"]}
+        if options.for_tensorrt and layer_of(name) is None:
+            continue
         if Base.KIND in kinds:
             bases.add(name)
         if kinds - {Base.KIND}:
@@ -157,5 +168,10 @@ def _parts(correction: Correction) -> tuple[dict[str, Any], dict[str, tuple[tupl
     return correction.attributes, correction.operands
 
 
-def _symmetric(base: BlockQuantized) -> bool:
-    return bool((base.zero_points == 2 ** (base.bits - 1)).all())
+def _blocks(options: ExportOptions) -> tuple[int, ...]:
+    return TENSORRT_BLOCK_SIZES if options.for_tensorrt else BLOCK_SIZES
+
+
+def _symmetric(base: BlockQuantized, options: ExportOptions) -> bool:
+    whole = base.inputs % base.codes.shape[2] == 0 and base.codes.shape[2] in _blocks(options)
+    return whole and bool((base.zero_points == 2 ** (base.bits - 1)).all())

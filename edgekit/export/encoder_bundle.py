@@ -61,7 +61,7 @@ def encoder_bundle(
     model = encoder_on_meta(checkpoint.config)
     max_tokens = _max_tokens(model, pooling, options)
     check_weights(model, checkpoint)
-    layers = compressed_layers(checkpoint)
+    layers = compressed_layers(checkpoint, options)
     with write_bundle(destination, overwrite=overwrite) as draft:
         progress.stage("trace")
         traced = traced_encoder(checkpoint.config, pooling, options.activations, layers.place)

@@ -16,7 +16,11 @@ from edgekit.compress.layerwise.calibrate import metric_of
 from edgekit.compress.layerwise.fit import LayerJob, Work
 from edgekit.compress.layerwise.plan import settings_from
 from edgekit.compress.saten.allocation import Option, allocated
+from edgekit.compress.saten.correction import VALUES
 from edgekit.compress.saten.decompose import compress_matrix
+from edgekit.compress.saten.methods.saten_augmented import possible_bases
+from edgekit.compress.saten.request import Settings
+from edgekit.compress.saten.sparse_format import sparse_bytes
 from edgekit.errors import ExportError
 from edgekit.files import atomic_write
 
@@ -28,8 +32,6 @@ PROBE_BITS = 3.6
 SHARES = (0.5, 1.0, 2.0)
 #: Bits per weight that a matrix may get, as shares of the average, in steps of STEP bits.
 LEAST, MOST, STEP = 0.6, 1.7, 0.125
-#: The least that codes of 2 bits take.
-LEAST_BITS = 2.35
 
 #: (bytes, loss) of a matrix.
 Points = list[tuple[int, float]]
@@ -68,8 +70,20 @@ def probe_layer(job: LayerJob) -> int:
     return job.layer
 
 
+def least_bytes(method: str, shape: tuple[int, int], settings: Settings) -> int:
+    """What a matrix takes at least where a method's codes decide; 0 for other methods."""
+    if method not in QUANTISING:
+        return 0
+    part = sparse_bytes(shape, settings.sparsity, settings.values or VALUES, settings.block) if settings.sparsity else 0
+    return min(size for size, _, _ in possible_bases(shape, settings)) + (part if method == "saten-augmented" else 0)
+
+
 def shared(
-    method: str, matrices: Mapping[str, tuple[int, int]], points: Mapping[str, Points], budget: int
+    method: str,
+    matrices: Mapping[str, tuple[int, int]],
+    points: Mapping[str, Points],
+    budget: int,
+    settings: Settings,
 ) -> dict[str, Option]:
     """Matrix -> its bytes and the loss that is expected there, together at most `budget`.
 
@@ -78,13 +92,13 @@ def shared(
     """
     weights = sum(rows * columns for rows, columns in matrices.values())
     average = 8 * budget / weights
-    least = max(LEAST * average, min(LEAST_BITS, average)) if method in QUANTISING else LEAST * average
-    count = max(1, math.ceil((MOST * average - least) / STEP))
     options: dict[str, list[Option]] = {}
     for name, (rows, columns) in matrices.items():
         size = rows * columns
+        least = max(LEAST * average, 8 * least_bytes(method, (rows, columns), settings) / size)
+        count = max(1, math.ceil((MOST * average - least) / STEP))
         levels = [least + (MOST * average - least) * k / count for k in range(count + 1)]
-        sizes = [int(bits * size / 8) for bits in levels]
+        sizes = [math.ceil(bits * size / 8) for bits in levels]
         options[name] = [
             Option(
                 f"{method} at {8 * nbytes / size:.3g} bits",

@@ -18,8 +18,16 @@ from edgekit.compress.layerwise.calibrate import calibrate, matrices_measured
 from edgekit.compress.layerwise.estimate import estimate
 from edgekit.compress.layerwise.execute import Executor, in_processes
 from edgekit.compress.layerwise.fit import LayerJob, Work, fit_layer
-from edgekit.compress.layerwise.options import BASE_BITS, CompressOptions, Sizes, budget_of, sizes_of, weight_names
-from edgekit.compress.layerwise.plan import Entry, Plan, plan_from_file
+from edgekit.compress.layerwise.options import (
+    BASE_BITS,
+    SYMMETRIC_BLOCKS,
+    CompressOptions,
+    Sizes,
+    budget_of,
+    sizes_of,
+    weight_names,
+)
+from edgekit.compress.layerwise.plan import Entry, Plan, plan_from_file, settings_from
 from edgekit.compress.layerwise.stack import layer_of, stack_of
 from edgekit.compress.layerwise.workplace import begin
 from edgekit.compress.layerwise.write import WEIGHTS, write_compressed, write_record
@@ -99,7 +107,7 @@ def compress(
         return None
     progress.stage("write")
     with new_directory(destination, overwrite=overwrite, record=RECORD) as draft:
-        records = write_compressed(draft, checkpoint, parts)
+        records = write_compressed(draft, checkpoint, parts, options.embeddings)
         found = _record(checkpoint, options, given, sizes, records, (draft / WEIGHTS).stat().st_size)
         write_record(draft, found)
     shutil.rmtree(folder)
@@ -120,7 +128,7 @@ def checked(checkpoint: Checkpoint, options: CompressOptions) -> Sizes:
         )
     encoder = kind_of(checkpoint.config) == KIND_ENCODER
     check_weights((encoder_on_meta if encoder else model_on_meta)(checkpoint.config), checkpoint)
-    return sizes_of(checkpoint, options.keep)
+    return sizes_of(checkpoint, options.keep, options.embeddings)
 
 
 class _Layers:
@@ -184,6 +192,8 @@ def _planned(options: CompressOptions, sizes: Sizes, layers: _Layers, calibratio
     asked = {"sparsity": options.sparsity, "order": options.order, "factors": options.factors, "base_bits": base}
     settings: dict[str, Any] = {key: value for key, value in asked.items() if value not in (None, [])}
     settings["rounds"] = rounds
+    if options.symmetric:
+        settings |= {"symmetric": True, "base_blocks": list(SYMMETRIC_BLOCKS)}
     entries = [Entry(name, options.method, int(bits * r * k / 8), {}) for name, (r, k) in sizes.matrices.items()]
     if options.allocate:
         works: dict[int, list[Work]] = {}
@@ -196,7 +206,7 @@ def _planned(options: CompressOptions, sizes: Sizes, layers: _Layers, calibratio
         if files is None:
             return None
         points = {name: value for path in files for name, value in json.loads(path.read_text()).items()}
-        chosen = shared(options.method, sizes.matrices, points, budget)
+        chosen = shared(options.method, sizes.matrices, points, budget, settings_from(settings))
         entries = [Entry(name, options.method, each.nbytes, {}, each.loss) for name, each in chosen.items()]
     about = {"checkpoint": layers.checkpoint.path.name, "bits_per_weight": round(bits, 4)}
     plan = Plan(settings, tuple(entries), dict(calibration), about)

@@ -18,6 +18,11 @@ from edgekit.errors import ExportError, ModelError
 BASE_BITS = {"dense": (2, 3, 4, 8), "round": (2, 3, 4, 8)}
 
 
+EMBEDDINGS = ("keep", "int8")
+#: Inputs that share a scale in TensorRT's codes of 4 bits (`edgekit.export.options.TENSORRT_BLOCK_SIZES`).
+SYMMETRIC_BLOCKS = (64, 128)
+
+
 @dataclass(frozen=True)
 class CompressOptions:
     """What is asked for; exactly one of bits_per_weight, ratio and target_bytes.
@@ -31,6 +36,8 @@ class CompressOptions:
         factors: dtype of factors, of `storage`; None for the method's own.
         order: of tensor trains; None for the method's own.
         base_bits: bit widths of bases; empty for the method's own.
+        symmetric: bases without zero points, in the blocks that TensorRT takes, for engines.
+        embeddings: "keep" as they are, or "int8": tables of embeddings and heads rounded to 8 bits.
         rounds: of alternation.
         keep: shell patterns of matrices that stay as they are.
         allocate: share bytes among matrices by measured sensitivity; else all have as many bits per weight.
@@ -47,6 +54,8 @@ class CompressOptions:
     factors: str | None = None
     order: int | None = None
     base_bits: tuple[int, ...] = ()
+    symmetric: bool = False
+    embeddings: str = "keep"
     rounds: int = 4
     keep: tuple[str, ...] = ()
     allocate: bool = True
@@ -61,6 +70,10 @@ class CompressOptions:
             sparsity_named(self.sparsity)
         if self.factors is not None:
             check_dtype(self.factors)
+        if self.embeddings not in EMBEDDINGS:
+            raise ExportError(
+                f"embeddings are one of {', '.join(EMBEDDINGS)}", f"{self.embeddings!r} was asked for", "choose one"
+            )
         given = [self.bits_per_weight, self.ratio, self.target_bytes]
         if sum(value is not None for value in given) != 1:
             raise ExportError(
@@ -92,7 +105,7 @@ class Sizes:
         return sum(rows * columns for rows, columns in self.matrices.values())
 
 
-def sizes_of(checkpoint: Checkpoint, keep: tuple[str, ...] = ()) -> Sizes:
+def sizes_of(checkpoint: Checkpoint, keep: tuple[str, ...] = (), embeddings: str = "keep") -> Sizes:
     """The matrices of all layers but those that match a pattern of `keep`, and what the rest takes.
 
     Raises:
@@ -107,7 +120,7 @@ def sizes_of(checkpoint: Checkpoint, keep: tuple[str, ...] = ()) -> Sizes:
         if wanted:
             found[name] = (layer or 0, (spec.shape[0], spec.shape[1]))
         else:
-            rest += stored_bytes_of(checkpoint, name)
+            rest += stored_bytes_of(checkpoint, name, embeddings)
     if not found:
         raise ModelError(
             "a checkpoint to compress must have matrices in its layers",
@@ -127,12 +140,20 @@ def weight_names(checkpoint: Checkpoint) -> list[str]:
 EXACT_TYPES = {"Q8_0": 8, "Q4_0": 4}
 
 
-def stored_bytes_of(checkpoint: Checkpoint, name: str) -> int:
+def is_table(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a weight is an embedding's or a head's: a matrix outside the layers whose rows are whole blocks of 32."""
+    shape = checkpoint.spec(name).shape
+    return layer_of(name) is None and len(shape) == 2 and shape[1] % 32 == 0 and shape[0] > 1
+
+
+def stored_bytes_of(checkpoint: Checkpoint, name: str, embeddings: str = "keep") -> int:
     """What a weight takes that is not compressed: its own type, or float32 for integers that no base expresses."""
     spec = checkpoint.spec(name)
     size = math.prod(spec.shape)
-    if spec.dtype in EXACT_TYPES and len(spec.shape) == 2:
-        bits = EXACT_TYPES[spec.dtype]
+    bits = EXACT_TYPES.get(spec.dtype) if len(spec.shape) == 2 else None
+    if bits is None and embeddings == "int8" and is_table(checkpoint, name):
+        bits = 8
+    if bits is not None:
         return size * bits // 8 + size // 32 * 2 + -(-size // 32 * bits // 8)
     return size * {"float16": 2, "bfloat16": 2}.get(spec.dtype, 4)
 

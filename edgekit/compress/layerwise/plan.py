@@ -28,6 +28,7 @@ SETTINGS: dict[str, type | tuple[type, ...]] = {
     "rounds": int,
     "base_bits": list,
     "base_blocks": list,
+    "symmetric": bool,
 }
 
 
@@ -94,7 +95,7 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
             )
         if value is None:
             continue
-        if not isinstance(value, SETTINGS[name]) or isinstance(value, bool):
+        if not isinstance(value, SETTINGS[name]) or isinstance(value, bool) != (SETTINGS[name] is bool):
             raise ExportError(f"{name} of a plan is of another type", f"it is {value!r}", "correct it")
         changes[name] = value
     if "sparsity" in changes:

@@ -15,22 +15,25 @@ from edgekit.checkpoint.interface import Array
 from edgekit.checkpoint.pooling_files import pooling_files
 from edgekit.checkpoint.safetensors_header import DTYPES, INTEGERS, read_safetensors_header
 from edgekit.checkpoint.safetensors_write import Planned, planned, write_safetensors
-from edgekit.compress.blockwise import BlockQuantized
+from edgekit.compress.blockwise import BlockQuantized, quantize_blocks
 from edgekit.compress.layerwise.fit import records_of
-from edgekit.compress.layerwise.options import EXACT_TYPES, weight_names
+from edgekit.compress.layerwise.options import EXACT_TYPES, is_table, weight_names
 from edgekit.compress.saten.compressed import CompressedMatrix
-from edgekit.compress.saten.pieces import Base
+from edgekit.compress.saten.pieces import Base, base
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 #: What a matrix is called that keeps the integers that it had.
 STORED = "stored"
 
 
-def write_compressed(folder: Path, checkpoint: Checkpoint, parts: Sequence[Path]) -> dict[str, dict[str, Any]]:
+def write_compressed(
+    folder: Path, checkpoint: Checkpoint, parts: Sequence[Path], embeddings: str = "keep"
+) -> dict[str, dict[str, Any]]:
     """Write model.safetensors, config.json and the tokenizer into `folder`, one tensor in memory at a time.
 
     Args:
         parts: files of `edgekit.compress.layerwise.fit`.
+        embeddings: as `CompressOptions.embeddings`.
 
     Returns:
         the records of all matrices in config.json.
@@ -43,6 +46,8 @@ def write_compressed(folder: Path, checkpoint: Checkpoint, parts: Sequence[Path]
         if name in records:
             continue
         kept = exactly_stored(checkpoint, name)
+        if kept is None and embeddings == "int8" and is_table(checkpoint, name):
+            kept = rounded_table(checkpoint, name)
         if kept is None:
             tensors.append(_plain(checkpoint, name))
         else:
@@ -79,6 +84,14 @@ def exactly_stored(checkpoint: Checkpoint, name: str) -> CompressedMatrix | None
     inputs = codes.shape[1] * codes.shape[2]
     base = Base(BlockQuantized(codes, blocks.scale.astype(np.float32), zeros, blocks.bits, inputs))
     return CompressedMatrix(STORED, (spec.shape[0], spec.shape[1]), (base,), 0.0, 0.0, 0.0)
+
+
+def rounded_table(checkpoint: Checkpoint, name: str) -> CompressedMatrix:
+    """A table at 8 bits with a scale per 32 numbers, as `edgekit export --dtype int8` rounds it."""
+    weight = np.array(checkpoint.array(name), np.float32)
+    piece = base(quantize_blocks(weight, 8, 32, symmetric=True))
+    error = float(np.linalg.norm(weight - piece.dense())) / max(float(np.linalg.norm(weight)), 1e-30)
+    return CompressedMatrix("round", (weight.shape[0], weight.shape[1]), (piece,), error, error, 0.0)
 
 
 def _plain(checkpoint: Checkpoint, name: str) -> Planned:
