@@ -53,6 +53,14 @@ METHODS = ("dense", "round", "saten", "saten-augmented", "saten-faithful", "svd"
     show_default=True,
     help="int8: round tables of embeddings, and heads, to 8 bits.",
 )
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["edgekit", "tm_params"]),
+    default="edgekit",
+    show_default=True,
+    help="tm_params: the layout of Saten's training code, with dense residuals in float32.",
+)
 @click.option("--rounds", type=click.IntRange(1, 16), default=4, show_default=True, help="Of alternating fits.")
 @click.option("--keep", multiple=True, metavar="PATTERN", help="Matrices to leave as they are; may be repeated.")
 @click.option(
@@ -162,6 +170,9 @@ def command(
         f"matrices  {record['matrices']}, {record['matrix_bytes'] / 1e6:,.1f} MB, {record['bits_per_weight']:.3f} bits "
         f"per weight\nweights   {record['weights_bytes'] / 1e6:,.1f} MB, {record['ratio_to_float16']:.1%} of float16"
     )
+    if choices["layout"] == "tm_params":
+        click.echo("sizes     of what is counted; tm_params.pth itself holds residuals as dense matrices in float32")
+        return
     click.echo(f"next: edgekit inspect {shlex.quote(str(destination))}, or edgekit export it with --dtype int8")
 
 

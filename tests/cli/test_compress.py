@@ -82,7 +82,6 @@ def test_a_plan_goes_by_way_of_a_file(source: Path, tmp_path: Path) -> None:
         (("--bits-per-weight", "5", "--keep", "*"), "none is left"),
         (("--bits-per-weight", "5", "--resume"), "holds none"),
         (("--bits-per-weight", "5", "--budget-minutes", "0.01"), "were allowed"),
-        (("--bits-per-weight", "5", "--scheduler", "tcp://127.0.0.1:1"), "127.0.0.1:1"),
     ],
 )
 def test_what_cannot_be_done_is_refused(arguments: tuple[str, ...], fact: str, source: Path, tmp_path: Path) -> None:

@@ -16,11 +16,9 @@ from edgekit.compress.layerwise.calibrate import metric_of
 from edgekit.compress.layerwise.fit import LayerJob, Work
 from edgekit.compress.layerwise.plan import settings_from
 from edgekit.compress.saten.allocation import Option, allocated
-from edgekit.compress.saten.correction import VALUES
 from edgekit.compress.saten.decompose import compress_matrix
-from edgekit.compress.saten.methods.saten_augmented import possible_bases
+from edgekit.compress.saten.methods.saten_augmented import asked_bytes, possible_bases
 from edgekit.compress.saten.request import Settings
-from edgekit.compress.saten.sparse_format import sparse_bytes
 from edgekit.errors import ExportError
 from edgekit.files import atomic_write
 
@@ -74,8 +72,8 @@ def least_bytes(method: str, shape: tuple[int, int], settings: Settings) -> int:
     """What a matrix takes at least where a method's codes decide; 0 for other methods."""
     if method not in QUANTISING:
         return 0
-    part = sparse_bytes(shape, settings.sparsity, settings.values or VALUES, settings.block) if settings.sparsity else 0
-    return min(size for size, _, _ in possible_bases(shape, settings)) + (part if method == "saten-augmented" else 0)
+    part = asked_bytes(shape, settings) if method == "saten-augmented" else 0
+    return min(size for size, _, _ in possible_bases(shape, settings)) + part
 
 
 def shared(

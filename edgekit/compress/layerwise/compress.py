@@ -12,6 +12,7 @@ from typing import Any
 
 from edgekit.checkpoint import Checkpoint
 from edgekit.checkpoint.compressed import RECORD, CompressedCheckpoint
+from edgekit.checkpoint.tm_params import FILE as TM_FILE
 from edgekit.compress.attention.write import check_destination, new_directory
 from edgekit.compress.layerwise.allocate import probe_layer, probes, shared
 from edgekit.compress.layerwise.calibrate import calibrate, matrices_measured
@@ -21,6 +22,7 @@ from edgekit.compress.layerwise.fit import LayerJob, Work, fit_layer
 from edgekit.compress.layerwise.options import (
     BASE_BITS,
     SYMMETRIC_BLOCKS,
+    TM_PARAMS,
     CompressOptions,
     Sizes,
     budget_of,
@@ -29,6 +31,7 @@ from edgekit.compress.layerwise.options import (
 )
 from edgekit.compress.layerwise.plan import Entry, Plan, plan_from_file, settings_from
 from edgekit.compress.layerwise.stack import layer_of, stack_of
+from edgekit.compress.layerwise.tm_directory import write_tm_directory
 from edgekit.compress.layerwise.workplace import begin
 from edgekit.compress.layerwise.write import WEIGHTS, write_compressed, write_record
 from edgekit.contract import KIND_ENCODER
@@ -107,8 +110,12 @@ def compress(
         return None
     progress.stage("write")
     with new_directory(destination, overwrite=overwrite, record=RECORD) as draft:
-        records = write_compressed(draft, checkpoint, parts, options.embeddings)
-        found = _record(checkpoint, options, given, sizes, records, (draft / WEIGHTS).stat().st_size)
+        if options.layout == TM_PARAMS:
+            records = write_tm_directory(draft, checkpoint, parts)
+        else:
+            records = write_compressed(draft, checkpoint, parts, options.embeddings)
+        files = (path for path in (draft / WEIGHTS, draft / TM_FILE) if path.is_file())
+        found = _record(checkpoint, options, given, sizes, records, sum(path.stat().st_size for path in files))
         write_record(draft, found)
     shutil.rmtree(folder)
     return found

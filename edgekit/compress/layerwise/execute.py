@@ -23,6 +23,8 @@ Executor = Callable[[Callable[[Any], Any], Sequence[Any], Callable[[Any], None],
 #: Numbers of threads that libraries read when they are loaded.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _PR_SET_PDEATHSIG = 1
+#: How long a scheduler is waited for, and how often a job is tried that takes its worker with it.
+CONNECT_S, RETRIES = 10, 3
 
 
 def in_processes(workers: int) -> Executor:
@@ -65,7 +67,7 @@ def on_cluster(address: str) -> Executor:
             "jobs run on a cluster by Dask", "it is not installed here", "pip install 'edgekit[cluster]'"
         ) from None
     try:
-        client = Client(address, timeout="10s", set_as_default=False)
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ExportError(
             "the scheduler of a cluster must answer",
@@ -80,11 +82,11 @@ def on_cluster(address: str) -> Executor:
         stopped: Callable[[], bool],
     ) -> bool:
         with client:
-            futures = client.map(function, jobs, pure=False, retries=3)
-            for future in as_completed(futures):
+            futures = client.map(function, jobs, pure=False, retries=RETRIES)
+            for future in as_completed(futures, loop=client.loop):  # type: ignore[no-untyped-call]
                 done(future.result())
                 if stopped():
-                    client.cancel(futures)
+                    client.cancel(futures)  # type: ignore[no-untyped-call]
                     return False
         return True
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from edgekit.checkpoint import Checkpoint
-from edgekit.checkpoint.safetensors_header import TABLES
 from edgekit.compress.layerwise.stack import layer_of
 from edgekit.compress.saten.request import method_named
 from edgekit.compress.saten.sparse import sparsity_named
 from edgekit.compress.saten.storage import check_dtype
+from edgekit.contract import KIND_ENCODER
 from edgekit.errors import ExportError, ModelError
+from edgekit.layers.encoder import Encoder
+from edgekit.models.registry import kind_of
 
 #: Bits that a base may have where nothing else is asked for: dense methods may also keep 8.
 BASE_BITS = {"dense": (2, 3, 4, 8), "round": (2, 3, 4, 8)}
 
 
 EMBEDDINGS = ("keep", "int8")
+TM_PARAMS = "tm_params"
+LAYOUTS = ("edgekit", TM_PARAMS)
+#: Methods without a base of codes.
+TM_METHODS = ("saten", "saten-faithful", "svd", "svd-aware", "tt")
 #: Inputs that share a scale in TensorRT's codes of 4 bits (`edgekit.export.options.TENSORRT_BLOCK_SIZES`).
 SYMMETRIC_BLOCKS = (64, 128)
 
@@ -38,6 +45,7 @@ class CompressOptions:
         base_bits: bit widths of bases; empty for the method's own.
         symmetric: bases without zero points, in the blocks that TensorRT takes, for engines.
         embeddings: "keep" as they are, or "int8": tables of embeddings and heads rounded to 8 bits.
+        layout: "edgekit", or "tm_params": that of Saten's published training code, float and not quantised.
         rounds: of alternation.
         keep: shell patterns of matrices that stay as they are.
         allocate: share bytes among matrices by measured sensitivity; else all have as many bits per weight.
@@ -56,6 +64,7 @@ class CompressOptions:
     base_bits: tuple[int, ...] = ()
     symmetric: bool = False
     embeddings: str = "keep"
+    layout: str = "edgekit"
     rounds: int = 4
     keep: tuple[str, ...] = ()
     allocate: bool = True
@@ -73,6 +82,14 @@ class CompressOptions:
         if self.embeddings not in EMBEDDINGS:
             raise ExportError(
                 f"embeddings are one of {', '.join(EMBEDDINGS)}", f"{self.embeddings!r} was asked for", "choose one"
+            )
+        if self.layout not in LAYOUTS:
+            raise ExportError(f"a layout is one of {', '.join(LAYOUTS)}", f"it is {self.layout!r}", "choose one")
+        if self.layout == TM_PARAMS and self.method not in TM_METHODS:
+            raise ExportError(
+                f"tm_params holds tensor trains and residuals: {', '.join(TM_METHODS)} make such",
+                f"{self.method} was asked for",
+                "choose another --method, or leave --format out",
             )
         given = [self.bits_per_weight, self.ratio, self.target_bytes]
         if sum(value is not None for value in given) != 1:
@@ -132,8 +149,9 @@ def sizes_of(checkpoint: Checkpoint, keep: tuple[str, ...] = (), embeddings: str
 
 
 def weight_names(checkpoint: Checkpoint) -> list[str]:
-    """Names of all weights, without tables of integers that follow from the configuration (position numbers)."""
-    return [name for name in checkpoint.names() if checkpoint.spec(name).dtype not in TABLES]
+    """Names of all weights, without what no embedding depends on (an encoder's pooler, position numbers)."""
+    unused = Encoder.unused_weights if kind_of(checkpoint.config) == KIND_ENCODER else re.compile("(?!)")
+    return [name for name in checkpoint.names() if not unused.fullmatch(name)]
 
 
 #: What keeps its integers: GGML types whose zero is a code.

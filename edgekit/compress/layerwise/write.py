@@ -49,14 +49,19 @@ def write_compressed(
         if kept is None and embeddings == "int8" and is_table(checkpoint, name):
             kept = rounded_table(checkpoint, name)
         if kept is None:
-            tensors.append(_plain(checkpoint, name))
+            tensors.append(plain(checkpoint, name))
         else:
             records[name] = {**kept.record(), "bytes": kept.nbytes}
             tensors += [planned(f"{name}/{key}", array) for key, array in kept.arrays().items()]
     for part in parts:
         tensors += _copied(part)
     write_safetensors(folder / WEIGHTS, tensors)
-    config = {**checkpoint.config, KEY: {"version": VERSION, "matrices": records}}
+    write_rest(folder, checkpoint, {**checkpoint.config, KEY: {"version": VERSION, "matrices": records}})
+    return records
+
+
+def write_rest(folder: Path, checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
+    """config.json, the tokenizer, and what says how embeddings are pooled."""
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     for name, contents in checkpoint.tokenizer_files().items():
         (folder / name).write_bytes(contents)
@@ -64,7 +69,6 @@ def write_compressed(
         for name in pooling_files(checkpoint.path):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes((checkpoint.path / name).read_bytes())
-    return records
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
@@ -94,7 +98,8 @@ def rounded_table(checkpoint: Checkpoint, name: str) -> CompressedMatrix:
     return CompressedMatrix("round", (weight.shape[0], weight.shape[1]), (piece,), error, error, 0.0)
 
 
-def _plain(checkpoint: Checkpoint, name: str) -> Planned:
+def plain(checkpoint: Checkpoint, name: str) -> Planned:
+    """A weight in its own floating-point type; float32 for integers."""
     spec = checkpoint.spec(name)
     dtype = spec.dtype if spec.dtype in ("float16", "bfloat16") else "float32"
 

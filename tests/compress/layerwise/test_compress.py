@@ -268,3 +268,17 @@ def test_a_damaged_checkpoint_is_refused(damage: str, llama: Path, tmp_path: Pat
     with pytest.raises(CheckpointError, match="must agree"):
         open_checkpoint(out).array(name)
     shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("method", ["saten", "saten-faithful", "tt"])
+def test_the_layout_of_the_training_code_opens_as_the_same_model(method: str, llama: Path, tmp_path: Path) -> None:
+    compressed(llama, tmp_path / "ours", method=method, bits_per_weight=10.0)
+    compressed(llama, tmp_path / "theirs", method=method, bits_per_weight=10.0, layout="tm_params")
+    ours, theirs = open_checkpoint(tmp_path / "ours"), open_checkpoint(tmp_path / "theirs")
+    assert theirs.format == "tm_params"
+    assert sorted(theirs.names()) == sorted(ours.names())
+    for name in ours.names():
+        assert theirs.spec(name).shape == ours.spec(name).shape
+        np.testing.assert_allclose(theirs.array(name), ours.array(name), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ExportError, match="tensor trains"):
+        options(layout="tm_params")
