@@ -115,6 +115,16 @@ def test_a_compressed_layer_is_the_dense_one(made: Any) -> None:
     assert seen > 3
 
 
+@pytest.mark.parametrize("name", ["t6", "llama_tpa", "gemma3_text"])
+def test_other_decoders_compute_what_their_checkpoints_stand_for(name: str, tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "source", name)
+    # Without codes and in float32, since random models of factors do not bear activations of 8 bits.
+    compressed(source, tmp_path / "small", method="saten", bits_per_weight=8.0)
+    checkpoint = open_checkpoint(tmp_path / "small")
+    report = parity_of(bundle(checkpoint, tmp_path / "bundle", "fp32"), checkpoint, tokens=8)
+    assert report.passed, report
+
+
 @pytest.mark.parametrize("case", ["bert", "mpnet"])
 def test_an_encoder_computes_what_its_checkpoint_stands_for(case: str, tmp_path: Path) -> None:
     source = write_encoder(tmp_path / "source", case)

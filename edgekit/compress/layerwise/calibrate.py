@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgekit.checkpoint.safetensors_header import read_safetensors_header
 from edgekit.checkpoint.safetensors_write import planned, write_safetensors
 from edgekit.compress.layerwise.stack import Stack
 from edgekit.compress.saten.whitening import Metric, metric
@@ -74,12 +73,6 @@ def metric_of(folder: Path, layer: int, name: str, weight: Tensor) -> Metric:
     with safe_open(statistics_file(folder, layer), framework="pt") as file:
         keys = json.loads(file.metadata()["keys"])
         return metric(weight, file.get_tensor(f"moments.{keys[name]}"), file.get_tensor(f"outputs.{name}"))
-
-
-def matrices_measured(folder: Path, layer: int) -> list[str]:
-    """The weights that a block's measurements speak of."""
-    found = read_safetensors_header(statistics_file(folder, layer))
-    return [name.removeprefix("outputs.") for name in found if name.startswith("outputs.")]
 
 
 def _forward(stack: Stack, folder: Path, progress: Progress, stopped: Stop) -> bool:

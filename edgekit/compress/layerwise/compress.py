@@ -15,7 +15,7 @@ from edgekit.checkpoint.compressed import RECORD, CompressedCheckpoint
 from edgekit.checkpoint.tm_params import FILE as TM_FILE
 from edgekit.compress.attention.write import check_destination, new_directory
 from edgekit.compress.layerwise.allocate import probe_layer, probes, shared
-from edgekit.compress.layerwise.calibrate import calibrate, matrices_measured
+from edgekit.compress.layerwise.calibrate import calibrate
 from edgekit.compress.layerwise.estimate import estimate
 from edgekit.compress.layerwise.execute import Executor, in_processes
 from edgekit.compress.layerwise.fit import LayerJob, Work, fit_layer
@@ -35,13 +35,16 @@ from edgekit.compress.layerwise.tm_directory import write_tm_directory
 from edgekit.compress.layerwise.workplace import begin
 from edgekit.compress.layerwise.write import WEIGHTS, write_compressed, write_record
 from edgekit.contract import KIND_ENCODER
-from edgekit.errors import CheckpointError, ModelError
+from edgekit.errors import CheckpointError
 from edgekit.files import atomic_write, sha256_of
 from edgekit.models.registry import check_weights, encoder_on_meta, kind_of, model_on_meta
 from edgekit.progress import Progress
 
 PLAN = "plan.json"
-_NEVER: Callable[[], bool] = lambda: False  # noqa: E731
+
+
+def _never() -> bool:
+    return False
 
 
 def compress(
@@ -55,7 +58,7 @@ def compress(
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress,
-    stopped: Callable[[], bool] = _NEVER,
+    stopped: Callable[[], bool] = _never,
     execute: Executor | None = None,
 ) -> dict[str, Any] | None:
     """Compress a checkpoint into a directory at `destination`; returns what compression.json records.
@@ -91,7 +94,6 @@ def compress(
     stack = stack_of(checkpoint, **calibration, text=text)
     if not calibrate(stack, statistics, progress, stopped):
         return None
-    _check_measured(statistics, stack.layers, sizes)
     layers = _Layers(checkpoint, statistics, folder, execute, progress, stopped)
     if given is None:
         given = _planned(options, sizes, layers, calibration)
@@ -175,16 +177,6 @@ class _Layers:
             if not self.execute(function, missing, lambda layer: self.progress.advance(), self.stopped):
                 return None
         return [Path(job.result) for job in jobs]
-
-
-def _check_measured(statistics: Path, layers: int, sizes: Sizes) -> None:
-    measured = {name for layer in range(layers) for name in matrices_measured(statistics, layer)}
-    if missing := sorted(sizes.matrices.keys() - measured):
-        raise ModelError(
-            "a matrix to compress must be a linear layer of the model",
-            f"{len(missing)} are not, {missing[0]} among them",
-            f"leave them as they are: --keep '{missing[0]}'",
-        )
 
 
 def _planned(options: CompressOptions, sizes: Sizes, layers: _Layers, calibration: Mapping[str, int]) -> Plan | None:

@@ -10,7 +10,7 @@ from edgekit.compress.layerwise.options import CompressOptions, Sizes, budget_of
 from edgekit.errors import DoesNotFit
 
 #: Seconds per weight, and per weight and input, of fitting a matrix [N, K] on one thread: a N K + b N K². Fitted to
-#: four matrices of SmolLM2-135M on one core of an AMD EPYC at 2.6 GHz; scripts/compression-times prints them.
+#: four matrices of SmolLM2-135M on one core of an AMD EPYC; docs/compression.md has what whole models took.
 FITTING = {
     "saten-augmented": (1.0e-6, 1.1e-8),
     "saten": (1.6e-6, 4.1e-9),

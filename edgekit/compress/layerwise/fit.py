@@ -17,6 +17,7 @@ from edgekit.compress.layerwise.calibrate import metric_of
 from edgekit.compress.layerwise.plan import settings_from
 from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.decompose import compress_matrix
+from edgekit.errors import ExportError
 
 RECORDS = "records"
 
@@ -61,9 +62,12 @@ def fit_layer(job: LayerJob) -> int:
         for work in job.works:
             weight = torch.from_numpy(np.array(checkpoint.array(work.matrix), dtype=np.float32))
             measured = metric_of(Path(job.statistics), job.layer, work.matrix, weight)
-            fitted[work.matrix] = compress_matrix(
-                weight, work.method, budget=work.nbytes, measured=measured, settings=settings_from(work.settings)
-            )
+            settings = settings_from(work.settings)
+            try:
+                found = compress_matrix(weight, work.method, budget=work.nbytes, measured=measured, settings=settings)
+            except ExportError as error:
+                raise ExportError(f"{work.matrix}: {error.rule}", error.fact, error.next_step) from error
+            fitted[work.matrix] = found
     finally:
         torch.set_num_threads(before)
     write_part(result, fitted)

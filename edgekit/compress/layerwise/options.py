@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from torch import nn
+
 from edgekit.checkpoint import Checkpoint
 from edgekit.compress.layerwise.stack import layer_of
 from edgekit.compress.saten.request import method_named
@@ -15,7 +17,7 @@ from edgekit.compress.saten.storage import check_dtype
 from edgekit.contract import KIND_ENCODER
 from edgekit.errors import ExportError, ModelError
 from edgekit.layers.encoder import Encoder
-from edgekit.models.registry import kind_of
+from edgekit.models.registry import encoder_on_meta, kind_of, model_on_meta
 
 #: Bits that a base may have where nothing else is asked for: dense methods may also keep 8.
 BASE_BITS = {"dense": (2, 3, 4, 8), "round": (2, 3, 4, 8)}
@@ -129,11 +131,12 @@ def sizes_of(checkpoint: Checkpoint, keep: tuple[str, ...] = (), embeddings: str
         ModelError: nothing is left to compress.
     """
     found, rest, weights = {}, 0, 0
+    linear = linear_weights(checkpoint)
     for name in weight_names(checkpoint):
         spec = checkpoint.spec(name)
         weights += math.prod(spec.shape)
         layer = layer_of(name)
-        wanted = layer is not None and len(spec.shape) == 2 and not any(fnmatchcase(name, k) for k in keep)
+        wanted = layer is not None and name in linear and not any(fnmatchcase(name, k) for k in keep)
         if wanted:
             found[name] = (layer or 0, (spec.shape[0], spec.shape[1]))
         else:
@@ -146,6 +149,13 @@ def sizes_of(checkpoint: Checkpoint, keep: tuple[str, ...] = (), embeddings: str
         )
     order = sorted(found, key=lambda name: found[name][0])
     return Sizes({name: found[name][1] for name in order}, rest, weights)
+
+
+def linear_weights(checkpoint: Checkpoint) -> set[str]:
+    """The weights of a model's linear layers."""
+    encoder = kind_of(checkpoint.config) == KIND_ENCODER
+    model: nn.Module = encoder_on_meta(checkpoint.config) if encoder else model_on_meta(checkpoint.config)
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
 
 
 def weight_names(checkpoint: Checkpoint) -> list[str]:
