@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../common/arena.h"
+#include "cpu_codes.h"
 #include "cpu_pair.h"
 #include "cpu_residual.h"
 
@@ -52,6 +53,8 @@ class Tokens {
       const int rows = in_units(kWork / (count * p.inputs), 4, p.rank);
       parallel(parts(p.rank, rows), [&](std::size_t i) {
         const int from = static_cast<int>(i) * rows;
+        if (count == 1 && whole_blocks(p.a, p.inputs))
+          return project_one(p.a, wide, p.inputs, from, std::min(p.rank, from + rows), inner);
         thread_local Arena arena;
         const std::size_t room = widened_room(static_cast<std::size_t>(p.inputs) * 4);
         arena.reset(Arena::bytes<A>(room));
@@ -99,7 +102,10 @@ class Tokens {
     A* sums = arena.take<A>(size);
     std::fill(sums, sums + size, A(0));
     for (int m = 0; m < count && p.bias; ++m) detail::convert(p.bias + from, width, sums + m * step);
-    if (p.rank > 0) expand(p.b, inner, count, p.rank, p.outputs, from, width, sums, step, arena.take<A>(room));
+    if (p.rank > 0 && count == 1 && whole_blocks(p.b, p.outputs, from) && width % p.b.block == 0)
+      expand_one(p.b, inner, p.rank, p.outputs, from, width, sums);
+    else if (p.rank > 0)
+      expand(p.b, inner, count, p.rank, p.outputs, from, width, sums, step, arena.take<A>(room));
     if (p.residual != kNothing) add_residual(from, width, sums, step);
     for (int m = 0; m < count; ++m) {
       T* to = p.y + (static_cast<std::ptrdiff_t>(first) + m) * p.outputs + from;
