@@ -43,13 +43,18 @@ POOLINGS = (POOLING_MEAN, POOLING_CLS)
 DRAFT_FEATURES = "draft_features"
 #: The draft graph, a second model beside the decoder. Inputs: `draft_features` float32 [B, F] of the last position in
 #: the cache, the token chosen after it, int64 [B], and, where not all components are computed, noise [B, r] that is
-#: added to the log weights before the c largest are taken (0 for the likeliest, Gumbel noise to draw them).
+#: added to the log weights before the c largest are taken (0 for the likeliest, Gumbel noise to draw them). A graph
+#: that sees a window of W earlier positions takes features [B, P, F] and tokens [B, P] of the P positions that are new
+#: to it, oldest first, and `draft_past` float32 [B, W, N], what it kept of those before: zeros where there are none.
 DRAFT_TOKEN = "draft_token"
 DRAFT_NOISE = "draft_noise"
+DRAFT_PAST = "draft_past"
 #: Outputs: log weights of the c components, float32 [B, c], normalised over them; and what each says of the n tokens
-#: after `draft_token`, float32 [B, n, c, D], over the D tokens of the draft vocabulary; each row sums to 1.
+#: after the last `draft_token`, float32 [B, n, c, D], over the D tokens of the draft vocabulary; each row sums to 1.
+#: Where there is a window, `draft_present` float32 [B, W, N] too: the next `draft_past`.
 DRAFT_LOG_WEIGHTS = "draft_log_weights"
 DRAFT_PROBABILITIES = "draft_probabilities"
+DRAFT_PRESENT = "draft_present"
 
 AXIS_BATCH = "batch_size"
 AXIS_SEQUENCE = "sequence_length"
@@ -59,6 +64,10 @@ AXIS_CAPACITY = "cache_capacity"
 #: Of an attention mask that may be longer than the tokens, with -1 in the slots after them: from T to C.
 AXIS_SLOTS = "cache_slots"
 AXIS_KEPT = "kept_sequence_length"
+#: Of a draft graph that sees a window: P, positions that are new to it, and the most of them. A draft after a pause
+#: begins with so many, and sees none before them.
+AXIS_NEW = "new_positions"
+DRAFT_POSITIONS = 32
 
 #: The cache that grows by concatenation: present is a new tensor of P + S tokens.
 CACHE_CONCAT = "concat"
@@ -190,20 +199,32 @@ def draft_features_output(features: int) -> TensorSignature:
     return TensorSignature(DRAFT_FEATURES, "float32", (AXIS_BATCH, AXIS_KEPT, features))
 
 
-def draft_inputs(features: int, rank: int, components: int) -> list[TensorSignature]:
-    """Inputs of a draft graph in graph order: noise only where it computes fewer components than there are."""
+def draft_inputs(features: int, rank: int, components: int, window: int = 0, kept: int = 0) -> list[TensorSignature]:
+    """Inputs of a draft graph in graph order: noise only where it computes fewer components than there are.
+
+    Args:
+        window: W, earlier positions that it sees; kept: N, numbers that it keeps of each.
+    """
+    new = (AXIS_BATCH, AXIS_NEW) if window else (AXIS_BATCH,)
     signature = [
-        TensorSignature(DRAFT_FEATURES, "float32", (AXIS_BATCH, features)),
-        TensorSignature(DRAFT_TOKEN, "int64", (AXIS_BATCH,)),
+        TensorSignature(DRAFT_FEATURES, "float32", (*new, features)),
+        TensorSignature(DRAFT_TOKEN, "int64", new),
     ]
     if components < rank:
         signature.append(TensorSignature(DRAFT_NOISE, "float32", (AXIS_BATCH, rank)))
+    if window:
+        signature.append(TensorSignature(DRAFT_PAST, "float32", (AXIS_BATCH, window, kept)))
     return signature
 
 
-def draft_outputs(tokens: int, components: int, vocabulary: int) -> list[TensorSignature]:
-    """Outputs of a draft graph in graph order."""
-    return [
+def draft_outputs(
+    tokens: int, components: int, vocabulary: int, window: int = 0, kept: int = 0
+) -> list[TensorSignature]:
+    """Outputs of a draft graph in graph order; see `draft_inputs`."""
+    signature = [
         TensorSignature(DRAFT_LOG_WEIGHTS, "float32", (AXIS_BATCH, components)),
         TensorSignature(DRAFT_PROBABILITIES, "float32", (AXIS_BATCH, tokens, components, vocabulary)),
     ]
+    if window:
+        signature.append(TensorSignature(DRAFT_PRESENT, "float32", (AXIS_BATCH, window, kept)))
+    return signature

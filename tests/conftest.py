@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edgekit.bundle import write_bundle
+from tests import missing_packages
 
 #: Contents that no model runs, in every place a bundle has files.
 PAPER_FILES = {
@@ -17,6 +18,10 @@ PAPER_FILES = {
     "model.onnx.data": bytes(range(256)) * 40,
     "tokenizer/vocab.txt": "Zürich\n".encode(),
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(missing_packages)
 
 
 def paper_manifest() -> dict[str, Any]:
@@ -74,3 +79,25 @@ def smollm2_path() -> Path:
     from edgekit.checkpoint import pull
 
     return pull("smollm2-135m")
+
+
+@pytest.fixture
+def ort_sessions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Sessions of decoders and draft heads over ONNX Runtime that are opened from now on; closed, they hold no more."""
+    from edgekit.runtime.drafting.draft_session import OrtDraftSession
+    from edgekit.runtime.ort_session import OrtSession
+
+    found: list[Any] = []
+
+    def watch(kind: Any) -> None:
+        load = kind.__init__
+
+        def noted(self: Any, *arguments: Any, **options: Any) -> None:
+            load(self, *arguments, **options)
+            found.append(self)
+
+        monkeypatch.setattr(kind, "__init__", noted)
+
+    watch(OrtSession)
+    watch(OrtDraftSession)
+    return found

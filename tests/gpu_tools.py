@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.build.backends import Backend, backend_named
 from edgekit.build.bundle_engine import BuildRequest
@@ -13,6 +13,9 @@ from edgekit.device.profile import device_names, device_profile
 from edgekit.errors import BuildError, EdgekitError
 from edgekit.runtime.cuda import Cuda, Gpu
 from edgekit.runtime.cuda_library import load_cuda
+
+if TYPE_CHECKING:
+    from tests.plugins.device_library import Kernels
 
 
 @cache
@@ -27,14 +30,32 @@ def no_gpu() -> str | None:
 
 
 @cache
+def no_kernels() -> str | None:
+    """Why the operators' kernels cannot be called on a GPU here, or None."""
+    from tests.plugins.device_library import missing_library
+
+    return no_gpu() or missing_library(gpu().compute_capability)
+
+
+def kernels() -> Kernels:
+    """The operators' launchers for this GPU."""
+    from tests.plugins.device_library import Kernels
+
+    return Kernels(gpu().compute_capability)
+
+
+@cache
 def no_tensorrt() -> str | None:
     """Why no engine can be built and run here, or None."""
     if (reason := no_gpu()) is not None:
         return reason
     try:
-        tensorrt()
+        targets = backend().targets(tensorrt())
     except EdgekitError as error:
         return f"no TensorRT for this GPU: {error.fact}"
+    capability = gpu().compute_capability
+    if targets is not None and capability not in targets:
+        return f"no TensorRT for this GPU: {backend().name} does not build for compute capability {capability}"
     return None
 
 
@@ -67,7 +88,7 @@ def tensorrt() -> Any:
 
 def form() -> str:
     """The form of bundles that is meant for it."""
-    return backend().forms(tensorrt())[0]
+    return backend().forms(str(tensorrt().__version__))[0]
 
 
 def build_request(**limits: int) -> BuildRequest:

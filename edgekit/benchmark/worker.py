@@ -10,6 +10,7 @@ import json
 import resource
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any
@@ -106,7 +107,9 @@ def _work(request: Request, progress: MessageProgress) -> dict[str, Any]:
     if request.task == "load":
         return result
     if request.task == "drafts":
-        return _drafts(request, bundle, session, progress)
+        with ExitStack() as stack:
+            stack.callback(session.close)
+            return _drafts(request, bundle, session, stack, progress)
 
     from functools import partial
 
@@ -133,7 +136,10 @@ def _work(request: Request, progress: MessageProgress) -> dict[str, Any]:
     return {**result, **timings}
 
 
-def _drafts(request: Request, bundle: Bundle, session: DecoderSession, progress: MessageProgress) -> dict[str, Any]:
+def _drafts(
+    request: Request, bundle: Bundle, session: DecoderSession, stack: ExitStack, progress: MessageProgress
+) -> dict[str, Any]:
+    """`stack`: closes the drafters."""
     from edgekit.benchmark.conversations import Questions
     from edgekit.benchmark.drafted import DraftBenchmark
     from edgekit.chat.template import template_from_bundle
@@ -148,6 +154,8 @@ def _drafts(request: Request, bundle: Bundle, session: DecoderSession, progress:
         threads=request.threads,
         operators=request.operators,
     )
+    for drafter in drafters:
+        stack.callback(drafter.close)
     made = DraftBenchmark(
         bundle,
         session,

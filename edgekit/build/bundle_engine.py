@@ -73,7 +73,8 @@ class PreparedBuild:
     Attributes:
         draft: the graph of the draft heads; None where the bundle has none.
         planned: what the build will take by the formulas of `edgekit plan`, with the weights that the bundle has.
-        seconds_before: how long the last build of the same graph took here; None when there was none.
+        seconds_before: how long the last builds of the same graphs took here, together; None when one of them was never
+            built.
         same: the bundle's own engine with these cache keys; None when there is none, or it is damaged.
         note: what could not be checked, "" when all was.
     """
@@ -124,7 +125,7 @@ def prepared_build(
     backend = preflight.chosen_backend(device, request.backend)
     preflight.check_versions(device)
     preflight.check_dtype(bundle, device)
-    if backend.name == "tensorrt" and preflight.needs_device_kit(device, backend, None):
+    if preflight.needs_device_kit(device, backend):
         raise preflight.refuse_other_device(device, bundle.path)
     trt = backend.load(device.kind)
     version = str(trt.__version__)
@@ -146,7 +147,6 @@ def prepared_build(
         cache.check()
     tools = Toolset(backend, version, device, request.options, _library(bundle, request, say))
     decoder, draft = decoder_build(bundle, limits, tools), draft_build(bundle, limits, tools)
-    known = cache.seconds_before(decoder.sha256, len(decoder.profiles)) if request.cache else None
     return PreparedBuild(
         bundle=bundle,
         request=request,
@@ -156,10 +156,15 @@ def prepared_build(
         decoder=decoder,
         draft=draft,
         planned=planned,
-        seconds_before=known,
+        seconds_before=_seconds_before(cache, (decoder, draft)) if request.cache else None,
         same=next((e for e in manifest.engines if _is_of(e, decoder, draft) and _is_whole(bundle, e)), None),
         note="; ".join(note for note in notes if note),
     )
+
+
+def _seconds_before(cache: EngineCache, graphs: Sequence[GraphBuild | None]) -> float | None:
+    known = [cache.seconds_before(graph.sha256, len(graph.profiles)) for graph in graphs if graph is not None]
+    return sum(seconds for seconds in known if seconds is not None) if None not in known else None
 
 
 def _is_of(entry: EngineEntry, decoder: GraphBuild, draft: GraphBuild | None) -> bool:
@@ -194,16 +199,18 @@ def engine_from_bundle(
     directory = f"{ENGINES}/{prepared.name}"
     broken = [entry for entry in prepared.bundle.manifest.engines if not _is_whole(prepared.bundle, entry, full=False)]
     without = {directory, *(entry.directory for entry in broken)}
-    with extend_bundle(prepared.bundle, without=without, progress=hashed) as draft:
+    with extend_bundle(prepared.bundle, without=without, progress=hashed) as extended:
         names = {entry.name for entry in broken}
-        draft.manifest["engines"] = [each for each in draft.manifest.get("engines", []) if each["name"] not in names]
-        folder = draft.path / directory
+        extended.manifest["engines"] = [
+            each for each in extended.manifest.get("engines", []) if each["name"] not in names
+        ]
+        folder = extended.path / directory
         folder.mkdir(parents=True, exist_ok=True)
         if prepared.tools.library is not None:
             shutil.copyfile(prepared.tools.library, folder / LIBRARY)
         made = [_engine(prepared, graph, folder, watch) for graph in prepared.graphs]
         entry = _entry(prepared, [facts for facts, _ in made])
-        draft.manifest["engines"] = engine_record(draft.manifest, entry.to_dict())
+        extended.manifest["engines"] = engine_record(extended.manifest, entry.to_dict())
     found = read_manifest(prepared.bundle.path).manifest.engines
     origin = "built" if any(origin == "built" for _, origin in made) else "cache"
     return next(each for each in found if each.name == entry.name), origin
@@ -304,7 +311,7 @@ def _engine_name(request: BuildRequest, backend: Backend, bundle: Bundle) -> str
                 "choose another --name",
             )
         return request.name
-    kind = "" if backend.name == "tensorrt-rtx" else f"-{backend.name}"
+    kind = "" if backend.builds_elsewhere else f"-{backend.name}"
     return f"sm{request.device.compute_capability}-{bundle.manifest.dtype}{kind}"
 
 

@@ -52,6 +52,7 @@ class EngineBuild:
         weights_bytes, activation_bytes: memory that TensorRT says it will need; None where it did not say. Of several
             profiles, the activations of the one that needs most.
         seconds: for parsing and building.
+        sparse_weights: how many products the builder may give to sparse tensor cores, by 2:4 weights.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class EngineBuild:
     weights_bytes: int | None
     activation_bytes: int | None
     seconds: float
+    sparse_weights: int = 0
 
 
 def engine_from_onnx(
@@ -128,7 +130,8 @@ def engine_from_onnx(
     config = builder.create_builder_config()
     backend.set_targets(trt, config, compute_capabilities)
     backend.set_options(trt, config, options, bool(plugins))
-    if any(layer.name.endswith(TWO_OF_FOUR) for layer in layers):
+    sparse = sum(layer.name.endswith(TWO_OF_FOUR) for layer in layers)
+    if sparse:
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     built_profiles = _add_profiles(builder, config, network, profiles if profiles is not None else {"all": axes or {}})
     if plugins and embed_plugins:
@@ -158,6 +161,7 @@ def engine_from_onnx(
         weights_bytes=logger.figure("Total Weights Memory"),
         activation_bytes=logger.figure("Total Activation Memory"),
         seconds=time.monotonic() - started,
+        sparse_weights=sparse,
     )
 
 

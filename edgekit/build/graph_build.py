@@ -129,7 +129,7 @@ def engine_of(
     timing = None
     if cache and tools.backend.has_timing_cache:
         timing = kept.timing_cache(tools.device.name, tools.backend.name, tools.backend_version)
-    targets = (tools.device.compute_capability,) if tools.backend.name == "tensorrt-rtx" else ()
+    targets = (tools.device.compute_capability,) if tools.backend.builds_elsewhere else ()
     built = build_in_process(
         Job(
             model=str(build.graph.resolve()),

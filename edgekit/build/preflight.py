@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +33,9 @@ def chosen_backend(profile: DeviceProfile, name: str | None) -> Backend:
     return backend
 
 
-def needs_device_kit(profile: DeviceProfile, backend: Backend, trt_targets: Sequence[str] | None) -> bool:
-    """Whether an engine for this device can be built on such a device only.
-
-    Args:
-        trt_targets: what the backend builds for from anywhere; None where it builds for this machine's own GPU.
-    """
-    return trt_targets is None and profile.compute_capability not in local_capabilities()
+def needs_device_kit(profile: DeviceProfile, backend: Backend) -> bool:
+    """Whether an engine for this device can be built on such a device only, and this machine is none."""
+    return not backend.builds_elsewhere and profile.compute_capability not in local_capabilities()
 
 
 def local_capabilities() -> set[str]:
@@ -59,7 +54,8 @@ def local_capabilities() -> set[str]:
 def refuse_other_device(profile: DeviceProfile, bundle: Path) -> BuildError:
     """The error where an engine must be built on the device itself."""
     local = ", ".join(sorted(local_capabilities())) or "none"
-    others = "".join(f"; or build here with --backend {name}" for name in profile.backends if name != "tensorrt")
+    elsewhere = [name for name in profile.backends if backend_named(name).builds_elsewhere]
+    others = "".join(f"; or build here with --backend {name}" for name in elsewhere)
     return BuildError(
         f"an engine for {profile.title} is built on one: TensorRT builds for the GPU it runs on",
         f"it has compute capability {profile.compute_capability}, GPUs of this machine: {local}",
@@ -80,11 +76,12 @@ def check_processor(bundle: Bundle, profile: DeviceProfile) -> str:
     if there in (None, here):
         return ""
     if bundle.manifest.operators:
-        kit = " with a device kit" if "tensorrt" in profile.backends else ""
+        kit = any(not backend_named(name).builds_elsewhere for name in profile.backends)
         raise BuildError(
             "the plugin library of an engine is loaded where it is built and where it runs, so both have one processor",
             f"{profile.title} has an {there} processor, this machine {here}",
-            f"build on the device itself{kit}: edgekit build {bundle.path} --device {profile.name} -o KIT",
+            f"build on the device itself{' with a device kit' if kit else ''}: edgekit build {bundle.path} --device "
+            f"{profile.name}{' -o KIT' if kit else ''}",
         )
     return (
         f"{profile.title} has an {there} processor, this machine {here}: whether this engine loads there was not tried"
@@ -94,7 +91,8 @@ def check_processor(bundle: Bundle, profile: DeviceProfile) -> str:
 def check_versions(profile: DeviceProfile) -> None:
     """Refuse a device none of whose releases has a TensorRT that edgekit builds with."""
     versions = [software.tensorrt for software in profile.software if software.tensorrt]
-    if profile.backends == ("tensorrt",) and versions and all(release(version) < OLDEST for version in versions):
+    elsewhere = any(backend_named(name).builds_elsewhere for name in profile.backends)
+    if not elsewhere and versions and all(release(version) < OLDEST for version in versions):
         raise BuildError(
             f"engines are built with TensorRT {'.'.join(map(str, OLDEST))} or newer",
             f"the newest release for {profile.title}, {profile.software[-1].name}, has {versions[-1]}",
@@ -104,7 +102,7 @@ def check_versions(profile: DeviceProfile) -> None:
 
 def check_form(bundle: Bundle, backend: Backend, trt: Any, profile: DeviceProfile) -> None:
     """Refuse a bundle whose graph is meant for another runtime, or another version of TensorRT."""
-    forms = backend.forms(trt)
+    forms = backend.forms(str(trt.__version__))
     manifest = bundle.manifest
     if manifest.form in forms:
         return
@@ -149,11 +147,10 @@ def check_operators(bundle: Bundle, backend: Backend, version: str) -> str:
         if refused:
             listed = "; ".join(map(str, refused[:_MOST_LISTED]))
             more = f"; and {len(refused) - _MOST_LISTED} more" if len(refused) > _MOST_LISTED else ""
-            form = contract.FORM_JETPACK6 if release(version) < (10, 15) and backend.name == "tensorrt" else None
             raise BuildError(
                 f"every node of a graph must be one that {backend.name} {version} takes",
                 f"in {file} {len(refused)} {'is' if len(refused) == 1 else 'are'} not: {listed}{more}",
-                export_command(bundle, form=form or contract.FORM_TENSORRT),
+                export_command(bundle, form=backend.forms(version)[0]),
             )
     return ""
 

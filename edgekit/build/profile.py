@@ -67,8 +67,9 @@ def decoder_profiles(limits: Limits, *, in_place: bool) -> dict[str, dict[str, A
 
 
 def draft_profiles(limits: Limits) -> dict[str, dict[str, AxisRange]]:
-    """Ranges of a draft graph's only axis that varies: one draft for each sequence."""
-    return {DRAFT: {contract.AXIS_BATCH: AxisRange(1, 1, limits.max_batch_size)}}
+    """Ranges of a draft graph's axes: one draft for each sequence, after the positions of a step or of a pause."""
+    positions = AxisRange(1, 2, contract.DRAFT_POSITIONS)
+    return {DRAFT: {contract.AXIS_BATCH: AxisRange(1, 1, limits.max_batch_size), contract.AXIS_NEW: positions}}
 
 
 def decoder_axes(

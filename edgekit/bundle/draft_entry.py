@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from edgekit.bundle.fields import Fields, mistyped, safe_name
 
@@ -22,7 +21,9 @@ class DraftInfo:
         rank: r, components of the mixture; components: how many of them the graph computes, r for all without noise.
         feature_layers: after how many layers the decoder's features are read.
         features: F, numbers of the features of one position.
-        acceptance: what training measured; None where it says nothing.
+        window: earlier positions that a draft sees; 0 for none.
+        acceptance: what training measured, of tokens 1 to n given those before each: of the likeliest ("greedy") and at
+            temperature 1 ("sampled"). Empty where it says nothing.
     """
 
     file: str
@@ -34,7 +35,8 @@ class DraftInfo:
     components: int
     feature_layers: tuple[int, ...]
     features: int
-    acceptance: Mapping[str, Any] | None
+    window: int
+    acceptance: Mapping[str, tuple[float, ...]]
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -54,18 +56,32 @@ def draft_entry(raw: Fields) -> DraftInfo | None:
     hidden = raw.fields("model").integer("hidden_size")
     if features != len(layers) * hidden:
         raise mistyped("draft.features", f"{len(layers)} layers of {hidden} numbers", features)
-    acceptance = fields.values.get("acceptance")
-    if acceptance is not None and not isinstance(acceptance, dict):
-        raise mistyped("draft.acceptance", "an object or null", acceptance)
+    tokens = fields.integer("tokens", least=1)
     return DraftInfo(
         file=safe_name(fields.text("file")),
         data=tuple(safe_name(name) for name in fields.strings("data")),
         vocabulary=safe_name(fields.text("vocabulary")),
         vocabulary_size=fields.integer("vocabulary_size", least=1),
-        tokens=fields.integer("tokens", least=1),
+        tokens=tokens,
         rank=rank,
         components=components,
         feature_layers=layers,
         features=features,
-        acceptance=acceptance,
+        window=fields.integer("window", least=0) if "window" in fields.values else 0,
+        acceptance=_acceptance(fields.values.get("acceptance"), tokens),
     )
+
+
+def _acceptance(found: object, tokens: int) -> Mapping[str, tuple[float, ...]]:
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise mistyped("draft.acceptance", "an object or null", found)
+    for way, chances in found.items():
+        if not (isinstance(chances, list) and len(chances) == tokens and all(map(_is_chance, chances))):
+            raise mistyped(f"draft.acceptance.{way}", f"a chance from 0 to 1 for each of {tokens} tokens", chances)
+    return {way: tuple(map(float, chances)) for way, chances in found.items()}
+
+
+def _is_chance(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1

@@ -91,7 +91,7 @@ def command(bundle: Path, output: Path | None, progress: str, dry_run: bool, as_
 
     request = _request(choices)
     if output is not None:
-        _refuse_what_a_kit_has_not(choices)
+        _refuse_what_a_kit_has_not(choices, progress)
     opened = read_bundle(bundle, verify="full", engines=False)
     require_kind(opened, "decoder", "an engine")
     if output is not None:
@@ -130,10 +130,12 @@ _ORIGINS = {
 _OF_BUILDS_HERE = ("weight_streaming", "refit", "strip", "name", "memory_limit", "rebuild")
 
 
-def _refuse_what_a_kit_has_not(choices: dict[str, Any]) -> None:
-    for name in _OF_BUILDS_HERE:
-        if choices[name]:
-            raise click.UsageError(f"--{name.replace('_', '-')} is of a build here: it does not go with -o.")
+def _refuse_what_a_kit_has_not(choices: dict[str, Any], progress: str) -> None:
+    given = [name.replace("_", "-") for name in _OF_BUILDS_HERE if choices[name]]
+    given += [] if choices["cache"] else ["no-cache"]
+    given += [] if progress == "auto" else ["progress"]
+    if given:
+        raise click.UsageError(f"--{given[0]} is of a build here: it does not go with -o.")
 
 
 def _make_kit(bundle: Bundle, request: BuildRequest, output: Path, as_json: bool, *, dry_run: bool) -> None:

@@ -71,9 +71,8 @@ def command(
     from edgekit.chat.template import template_from_bundle
     from edgekit.chat.terminal import chat
     from edgekit.chat.tokenizer import tokenizer_from_bundle
-    from edgekit.runtime.drafting.open import drafting_for
+    from edgekit.runtime.drafting.open import opened_for
     from edgekit.runtime.options import GenerationOptions
-    from edgekit.runtime.session import session_from_bundle
 
     opened = read_bundle(bundle)
     require_kind(opened, "decoder", "a chat")
@@ -90,13 +89,13 @@ def command(
         on_full=on_full,
     )
     engine: dict[str, Any] = {"backend": backend, "threads": threads, "operators": operators}
-    drafting = drafting_for(opened, choice, draft_tokens, sampling=options.sampling, **engine)
-    session = session_from_bundle(opened, capacity=max_context, **engine)
-    dialogue = Dialogue(session, tokenizer, rendered_by, options, conversation, drafting)
     interactive = sys.stdin.isatty()
-    if interactive:
-        click.echo(f"{opened.manifest.model.name} · {session.description} · /help lists the commands", err=True)
-    chat(dialogue, _reader(interactive), lambda: _display(plain), lambda line: click.echo(line, err=True))
+    opening = opened_for(opened, choice, draft_tokens, sampling=options.sampling, capacity=max_context, **engine)
+    with opening as (session, drafting):
+        dialogue = Dialogue(session, tokenizer, rendered_by, options, conversation, drafting)
+        if interactive:
+            click.echo(f"{opened.manifest.model.name} · {session.description} · /help lists the commands", err=True)
+        chat(dialogue, _reader(interactive), lambda: _display(plain), lambda line: click.echo(line, err=True))
 
 
 def _reader(interactive: bool) -> Reader:

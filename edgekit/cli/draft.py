@@ -34,6 +34,13 @@ def command() -> None:
     "--vocabulary", type=click.IntRange(16), default=8192, show_default=True,
     help="Tokens that can be drafted: the most frequent ones of the text.",
 )  # fmt: skip
+@click.option(
+    "--window", type=click.IntRange(min=0), default=64, show_default=True, help="Earlier positions that a draft sees.",
+)  # fmt: skip
+@click.option(
+    "--also", type=click.IntRange(1, 64), multiple=True, metavar="RANK",
+    help="Grow another mixture from the same single heads, to FILE.RANK.safetensors. May be repeated.",
+)  # fmt: skip
 @click.option("--feature-layers", metavar="A,B,…", help="Layers that are read.  [default: a third, two thirds, all]")
 @click.option(
     "--text", "text_path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -59,7 +66,11 @@ def command() -> None:
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True, help="Of AdamW.")
 @click.option(
     "--compute", type=click.Choice(["float32", "bfloat16"]),
-    help="Operands of products.  [default: bfloat16 where the processor multiplies it (edgekit doctor), else float32]",
+    help="Operands of products.  [default: bfloat16 on a GPU and where the processor multiplies it, else float32]",
+)  # fmt: skip
+@click.option(
+    "--device", metavar="DEVICE", default="cpu", show_default=True,
+    help="Of PyTorch: cpu, cuda, cuda:1, … A GPU makes the text and the hidden states too.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), help="Of all work.  [default: all cores]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -86,10 +97,14 @@ def train(checkpoint: str, destination: Path, as_json: bool, **chosen: Any) -> N
     from edgekit.draft.estimate import estimate
     from edgekit.draft.train import train as train_file
 
+    device = _device(chosen["device"])
     source = open_checkpoint(checkpoint, offline=chosen["offline"])
     heads, text, options = _options(chosen)
-    needed = estimate(source, heads, text, options, single_epochs=chosen["single_epochs"])
-    click.echo(needed.line(), err=True)
+    if device == "cpu":
+        needed = estimate(source, heads, text, options, single_epochs=chosen["single_epochs"])
+        click.echo(needed.line(), err=True)
+    else:
+        click.echo("no estimate: what training takes was measured on CPUs only", err=True)
     if chosen["dry_run"]:
         return
     deadline = None if chosen["minutes"] is None else time.monotonic() + 60 * chosen["minutes"]
@@ -105,6 +120,7 @@ def train(checkpoint: str, destination: Path, as_json: bool, **chosen: Any) -> N
             text,
             options,
             single_epochs=chosen["single_epochs"],
+            device=device,
             resume=chosen["resume"],
             overwrite=chosen["overwrite"],
             stop=stop,
@@ -143,6 +159,23 @@ def show(heads: Path, as_json: bool) -> None:
     _acceptance(found.record)
 
 
+def _device(name: str) -> str:
+    """The device of that name. Raises ModelError: PyTorch has none."""
+    import torch
+
+    from edgekit.errors import ModelError
+
+    try:
+        torch.empty(1, device=torch.device(name))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            "heads are trained on a device that PyTorch has",
+            f"{name}: {str(error).splitlines()[0]}",
+            "use --device cpu, or install a PyTorch that is built for the device",
+        ) from error
+    return name
+
+
 def _options(chosen: dict[str, Any]) -> tuple[Any, Any, Any]:
     """Heads, text and training as the options ask for."""
     import torch
@@ -162,7 +195,14 @@ def _options(chosen: dict[str, Any]) -> tuple[Any, Any, Any]:
         torch.set_num_threads(chosen["threads"])
     path = chosen["text_path"]
     return (
-        HeadOptions(chosen["tokens"], chosen["rank"], chosen["vocabulary"], chosen_layers),
+        HeadOptions(
+            chosen["tokens"],
+            chosen["rank"],
+            chosen["vocabulary"],
+            chosen_layers,
+            window=chosen["window"],
+            also=tuple(chosen["also"]),
+        ),
         TextOptions(
             None if path is None else text_of(path),
             chosen["positions"],
@@ -175,7 +215,10 @@ def _options(chosen: dict[str, Any]) -> tuple[Any, Any, Any]:
             epochs=chosen["epochs"],
             rate=chosen["rate"],
             seed=chosen["seed"],
-            compute=chosen["compute"] or ("bfloat16" if cpu().multiplies_bfloat16 else "float32"),
+            # A step on a GPU is of whole texts, eight times as much.
+            measure_every=50 if chosen["device"] == "cpu" else 200,
+            compute=chosen["compute"]
+            or ("bfloat16" if chosen["device"] != "cpu" or cpu().multiplies_bfloat16 else "float32"),
         ),
     )
 

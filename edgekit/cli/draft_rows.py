@@ -16,8 +16,7 @@ def draft_rows(draft: DraftInfo) -> list[tuple[str, str]]:
         ("  components", f"{draft.rank}, {noise}"),
         ("  read", f"the residual stream after layers {', '.join(map(str, draft.feature_layers))}"),
     ]
-    for way, rates in (draft.acceptance or {}).items():
-        if isinstance(rates, list) and all(isinstance(rate, int | float) for rate in rates):
-            listed = ", ".join(f"{100 * rate:.0f} %" for rate in rates)
-            rows.append((f"  accepted, {way}", f"{listed} (as measured in training, each given those before it)"))
+    for way, rates in draft.acceptance.items():
+        listed = ", ".join(f"{100 * rate:.0f} %" for rate in rates)
+        rows.append((f"  accepted, {way}", f"{listed} (as measured in training, each given those before it)"))
     return rows

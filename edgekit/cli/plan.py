@@ -99,16 +99,15 @@ def command(
 
         check_destination(html_file)
     from edgekit.device.profile import device_profile
-    from edgekit.plan.drafts import drafts_for
     from edgekit.plan.model_sizes import model_sizes
-    from edgekit.plan.options import options_for
+    from edgekit.plan.of_bundle import asked_options
     from edgekit.plan.plan import make_plan
     from edgekit.plan.reading import model_config
 
     names = [device] if device is not None else [name.strip() for name in (compare or "").split(",") if name.strip()]
     devices = [device_profile(str(name)) for name in names]
     sizes = model_sizes(model_config(model, offline=offline))
-    options = options_for(sizes, drafts=drafts_for(model, draft_tokens, acceptance), **choices)
+    options = asked_options(model, sizes, draft_tokens, acceptance, **choices)
     plans = [make_plan(model, sizes, each, options, power_mode) for each in devices]
     if html_file is not None:
         from edgekit.files import atomic_write

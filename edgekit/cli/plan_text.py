@@ -8,12 +8,13 @@ import click
 
 from edgekit.cli.table import print_table
 from edgekit.plan.break_even import LONGEST_BLOCK, BreakEven
+from edgekit.plan.comparison import compared
 from edgekit.plan.facts import missing, notes
 from edgekit.plan.limits import largest_batch, largest_context
 from edgekit.plan.plan import Plan
 from edgekit.plan.suggestions import build_suggestions, run_suggestions
 from edgekit.plan.verdict import DOES_NOT_FIT, FITS, TIGHT
-from edgekit.plan.words import drafted_cells, duration, gigabytes, rate, size
+from edgekit.plan.words import duration, gigabytes, rate, size
 
 _COLOURS = {FITS: "green", TIGHT: "yellow", DOES_NOT_FIT: "red"}
 
@@ -37,27 +38,11 @@ def print_plan(plan: Plan) -> None:
 
 def print_comparison(plans: Sequence[Plan]) -> None:
     """Devices as rows."""
-    headings = ["device", "mode", "verdict", "memory", "available", "build", "tokens/s", "limited by", "first token"]
-    if plans[0].drafting is not None:
-        headings += ["drafted tokens/s", "speed-up"]
-    rows = [
-        (
-            plan.machine.device.name,
-            plan.machine.mode.name,
-            plan.run_verdict,
-            gigabytes(plan.memory.total.value),
-            gigabytes(plan.memory.available),
-            gigabytes(plan.build.memory.value),
-            rate(plan.speed.tokens_per_s),
-            plan.speed.step.limit,
-            duration(plan.speed.first_token_s) if plan.speed.first_token_s else "unknown",
-            *drafted_cells(plan.drafting),
-        )
-        for plan in plans
-    ]
+    cells = compared(plans)
+    rows = [(plan.machine.device.name, *row.values()) for plan, row in zip(plans, cells, strict=True)]
     options = plans[0].options
     title = f"{plans[0].model} as {options.dtype}, context {options.context:,}, batch {options.batch}"
-    print_table(headings, rows, title)
+    print_table(["device", *cells[0]], rows, title)
 
 
 def _head(plan: Plan) -> None:

@@ -82,11 +82,10 @@ def command(
     from edgekit.chat.interrupt import Interrupt
     from edgekit.chat.tokenizer import tokenizer_from_bundle
     from edgekit.cli.main import EXIT_INTERRUPTED
-    from edgekit.runtime.drafting.open import drafting_for
+    from edgekit.runtime.drafting.open import opened_for
     from edgekit.runtime.generate import check_length, generate
     from edgekit.runtime.options import Finished, GenerationOptions, Piece, Truncated
     from edgekit.runtime.sampling import SamplingOptions
-    from edgekit.runtime.session import session_from_bundle
 
     opened = read_bundle(bundle)
     require_kind(opened, "decoder", "a continuation")
@@ -102,11 +101,9 @@ def command(
     # Before the weights are read, because it needs none.
     check_length(len(tokens), min(max_context or sys.maxsize, opened.manifest.cache.capacity_limit), options)
     engine: dict[str, Any] = {"backend": backend, "threads": threads, "operators": operators}
-    drafting = drafting_for(opened, choice, draft_tokens, sampling=options.sampling, **engine)
-    session = session_from_bundle(opened, capacity=max_context, **engine)
-
     display = PlainDisplay(sys.stdout)
-    with Interrupt() as interrupt:
+    opening = opened_for(opened, choice, draft_tokens, sampling=options.sampling, capacity=max_context, **engine)
+    with opening as (session, drafting), Interrupt() as interrupt:
         for event in generate(session, tokenizer, tokens, options, drafting=drafting, cancelled=interrupt.requested):
             if isinstance(event, Piece) and stream_json:
                 _print_json({"token": event.token, "text": event.text})

@@ -19,10 +19,10 @@ from edgekit.runtime.session import DecoderSession
 #: Marks in a rendered conversation where the words go; no template holds them, and no tokenizer joins across them.
 _WORDS = ("<<first words>>", "<<answer>>", "<<more words>>")
 #: A user who has not finished by then is cut off; an answer as well.
-_USER_TOKENS, _ANSWER_TOKENS = 96, 320
+USER_TOKENS, ANSWER_TOKENS = 96, 320
 #: The user is creative; of the answers half are greedy, as most chats on a device are, and half are drawn.
-_USER_TEMPERATURE, _ANSWER_TEMPERATURE = 1.0, 0.7
-_TOP_K, _TOP_P = 128, 0.95
+USER_TEMPERATURE, ANSWER_TEMPERATURE = 1.0, 0.7
+TOP_K, TOP_P = 128, 0.95
 
 Render = Callable[[list[dict[str, str]], bool], str]
 
@@ -71,7 +71,7 @@ class _Row:
         if self.forced:
             return self.forced.popleft()
         self.written += 1
-        if chosen not in eos and self.written <= (_ANSWER_TOKENS if self.answering else _USER_TOKENS):
+        if chosen not in eos and self.written <= (ANSWER_TOKENS if self.answering else USER_TOKENS):
             return chosen
         # What ends a turn is part of the frame.
         self.forced.extend(frame.again if self.answering else frame.answer)
@@ -96,7 +96,7 @@ def conversations(
         questions: tokens of first words for the first rows; the others find their own.
     """
     session.reset()
-    tables = [_Row(0.0 if index % 2 else _ANSWER_TEMPERATURE) for index in range(rows)]
+    tables = [_Row(0.0 if index % 2 else ANSWER_TEMPERATURE) for index in range(rows)]
     for row, words in zip(tables, questions, strict=False):
         row.forced.extend([*words, *frame.answer])
         row.answering = True
@@ -104,7 +104,7 @@ def conversations(
     found = [ids]
     while sum(part.shape[1] for part in found) < length:
         logits = session.forward(ids)[:, -1]
-        temperatures = np.array([row.temperature if row.answering else _USER_TEMPERATURE for row in tables])
+        temperatures = np.array([row.temperature if row.answering else USER_TEMPERATURE for row in tables])
         chosen = drawn(logits, temperatures, generator)
         following = [row.next(int(token), frame, eos) for row, token in zip(tables, chosen, strict=True)]
         ids = np.array(following, np.int64)[:, None]
@@ -116,7 +116,7 @@ def drawn(
     logits: npt.NDArray[np.float32], temperatures: npt.NDArray[np.float64], generator: np.random.Generator
 ) -> npt.NDArray[np.int64]:
     """A token per row, int64 [B], of the likeliest 128 within 95 % of the mass; the likeliest at temperature 0."""
-    count = min(_TOP_K, logits.shape[1])
+    count = min(TOP_K, logits.shape[1])
     best = np.argpartition(-logits, count - 1, axis=1)[:, :count]
     values = np.take_along_axis(logits, best, 1)
     order = np.argsort(-values, axis=1, kind="stable")
@@ -124,7 +124,7 @@ def drawn(
     warm = np.maximum(temperatures, 1e-6)[:, None]
     mass = np.exp((values - values[:, :1]) / warm)
     mass /= mass.sum(1, keepdims=True)
-    mass[mass.cumsum(1) - mass >= _TOP_P] = 0.0
+    mass[mass.cumsum(1) - mass >= TOP_P] = 0.0
     point = generator.random((len(mass), 1)) * mass.sum(1, keepdims=True)
     place = (mass.cumsum(1) <= point).sum(1)
     place = np.minimum(place, (mass > 0).sum(1) - 1)

@@ -103,27 +103,33 @@ def narrowed(model: Decoder, model_type: str) -> bool:
     return known
 
 
-@torch.no_grad()
 def _row(model: Decoder, ids: Tensor, layers: tuple[int, ...]) -> dict[str, npt.NDArray[Any]]:
     """The entries of one row [1, L]."""
-    streams = fast_streams(model, ids) if head_of(model).dtype == torch.bfloat16 else exact_streams(model, ids)
+    features, totals, greedy = states_along(model, ids, layers)
+    features = features.clamp(-_HALF_MAX, _HALF_MAX)
+    return {
+        "features": features[0].half().numpy(),
+        "totals": totals[0].numpy(),
+        "greedy": greedy[0].int().numpy(),
+    }
+
+
+@torch.no_grad()
+def states_along(model: Decoder, ids: Tensor, layers: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Features float32 [R, L, F], totals [R, L] and greedy [R, L] along texts [R, L]: see the module's text."""
+    head = head_of(model)
+    streams = fast_streams(model, ids) if head.dtype == torch.bfloat16 else exact_streams(model, ids)
     kept, hidden = [], ids
     for count, hidden in enumerate(streams, 1):
         if count in layers:
-            kept.append(hidden[0].float())
-    head = head_of(model)
-    final = model.model.norm(hidden[0].float())
+            kept.append(hidden.float())
+    final = model.model.norm(hidden.float()).flatten(0, 1)
     totals, greedy = [], []
-    for start in range(0, len(final), _LOGITS_AT_ONCE):
-        logits = functional.linear(final[start : start + _LOGITS_AT_ONCE].to(head.dtype), head).float()
+    for part in torch.split(final, _LOGITS_AT_ONCE if final.device.type == "cpu" else 16 * _LOGITS_AT_ONCE):
+        logits = functional.linear(part.to(head.dtype), head).float()
         totals.append(logits.logsumexp(-1))
         greedy.append(logits.argmax(-1))
-    features = torch.cat(kept, -1).clamp(-_HALF_MAX, _HALF_MAX)
-    return {
-        "features": features.half().numpy(),
-        "totals": torch.cat(totals).numpy(),
-        "greedy": torch.cat(greedy).int().numpy(),
-    }
+    return torch.cat(kept, -1), torch.cat(totals).view(ids.shape), torch.cat(greedy).view(ids.shape)
 
 
 def exact_streams(model: Decoder, ids: Tensor) -> Iterator[Tensor]:
@@ -134,7 +140,7 @@ def exact_streams(model: Decoder, ids: Tensor) -> Iterator[Tensor]:
 def fast_streams(model: Decoder, ids: Tensor) -> Iterator[Tensor]:
     """The same in bfloat16 products, for the architectures that healing trains too."""
     hidden = model.model.embed_tokens(ids).float()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(hidden.device.type, torch.bfloat16):
         for layer in layers_of(model):
             hidden = layer_output(model, layer, hidden)
             yield hidden

@@ -1,6 +1,6 @@
 """Draft heads as a module: CP mixture heads over the n tokens after a known one (arXiv 2410.17765, section 3).
 
-    u = trunk(features of position t, row of x_{t+1} in the token table)
+    u = trunk(features of positions up to t, rows of the tokens after each in the token table)
     w = softmax(R u)                                                                  r components
     v_{s,alpha} = norm(u + U_s silu(D_s u) + U_{s,alpha} silu(D_{s,alpha} u))         s = 1..n
     p_alpha^{(s)} = softmax(E v_{s,alpha}) over the draft vocabulary                  E shared with the model
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgekit.draft.attention import WindowAttention
 from edgekit.draft.config import DraftConfig
 from edgekit.layers.mlp import GatedMLP
 from edgekit.layers.norm import RMSNorm
@@ -24,7 +25,7 @@ from edgekit.layers.norm import RMSNorm
 class DraftHeads(nn.Module):
     """The heads, without the token table that they read and the model's unembedding that they speak through.
 
-    N rows (positions in a text, or a batch), n tokens, r components, d hidden size, F features, D draft vocabulary.
+    G texts of T positions, N rows, n tokens, r components, d hidden size, F features, D draft vocabulary.
     """
 
     def __init__(self, config: DraftConfig) -> None:
@@ -33,6 +34,8 @@ class DraftHeads(nn.Module):
         self.config = config
         self.feature_norms = nn.ModuleList(RMSNorm(d, c.eps) for _ in c.feature_layers)
         self.project = nn.Linear(c.features + c.token_rank, d, bias=False)
+        self.attention_norm = RMSNorm(d, c.eps) if c.window else None
+        self.attention = WindowAttention(d, c.heads, c.kv_heads, c.head_size, c.window) if c.window else None
         self.trunk_norm = RMSNorm(d, c.eps)
         self.trunk = GatedMLP(d, c.trunk_width, "silu", False)
         self.mixture = nn.Linear(d, c.rank, bias=False)
@@ -42,13 +45,21 @@ class DraftHeads(nn.Module):
         self.component_up = nn.Parameter(torch.empty(c.tokens, c.rank, d, c.component_rank))
         self.norm = RMSNorm(d, c.eps)
 
-    def trunk_output(self, features: Tensor, token: Tensor) -> Tensor:
-        """u [N, d] from features [N, F] and rows of the token table [N, token_rank]."""
+    def trunk_output(self, features: Tensor, token: Tensor, before: int = 0, missing: Tensor | None = None) -> Tensor:
+        """u [G, T - before, d] from features [G, T, F] and rows of the token table [G, T, token_rank].
+
+        Args:
+            before: positions, the first ones, that are looked back at only.
+            missing: int64 [G], how many of the first positions of each text there are not; None for none.
+        """
         parts = torch.split(features, self.config.hidden_size, -1)
         read = [norm(part) for norm, part in zip(self.feature_norms, parts, strict=True)]
-        u = self.project(torch.cat([*read, token], -1))
+        x = self.project(torch.cat([*read, token], -1))
         # Norms in the type of their weights, also where products are narrower.
-        u = u.to(self.trunk_norm.weight.dtype)
+        x = x.to(self.trunk_norm.weight.dtype)
+        u = x[:, before:]
+        if self.attention is not None and self.attention_norm is not None:
+            u = u + self.attention(self.attention_norm(x), before, missing)
         output: Tensor = u + self.trunk(self.trunk_norm(u))
         return output
 

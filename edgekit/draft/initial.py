@@ -30,6 +30,13 @@ def first_heads(config: DraftConfig, model_norm: torch.Tensor, seed: int) -> Dra
     spread(heads.project.weight, heads.project.in_features, 0.1)
     last = slice(config.features - d, config.features)
     heads.project.weight[:, last] += torch.eye(d)
+    if heads.attention is not None and heads.attention_norm is not None:
+        nn.init.ones_(heads.attention_norm.weight)
+        for layer in (heads.attention.q_proj, heads.attention.k_proj, heads.attention.v_proj):
+            spread(layer.weight, d)
+        # Nothing is taken from earlier positions until that is learnt.
+        nn.init.zeros_(heads.attention.o_proj.weight)
+        nn.init.zeros_(heads.attention.distance)
     for layer in (heads.trunk.gate_proj, heads.trunk.up_proj):
         spread(layer.weight, d)
     spread(heads.trunk.down_proj.weight, config.trunk_width, 0.1)

@@ -54,12 +54,13 @@ class MixtureLoss(torch.autograd.Function):
             log_w: [N, r], normalised.
             unembedding: [D, d]; products are made in its type, everything else in at least float32.
             beta: share of the model's distribution beside the text's own token.
-            chunk: rows at once; None for as many as stay in a processor's cache.
+            chunk: rows at once; None for as many as stay in a processor's cache, or all on another device.
         """
         compute = torch.promote_types(log_w.dtype, torch.float32)
-        chunk = chunk or max(1, _LOGIT_ROWS // (v.shape[1] * v.shape[2]))
+        if chunk is None:
+            chunk = max(1, _LOGIT_ROWS // (v.shape[1] * v.shape[2])) if v.device.type == "cpu" else len(v)
         grad_v, grad_w = torch.empty_like(v), torch.empty(log_w.shape, dtype=compute)
-        total = torch.zeros((), dtype=compute)
+        total = torch.zeros((), dtype=compute, device=v.device)
         for start in range(0, len(v), chunk):
             rows = slice(start, start + chunk)
             part = Targets(*(value[rows] for value in targets))

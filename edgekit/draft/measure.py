@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgekit.draft.batches import Frozen, Window
+from edgekit.draft.batches import Frozen, Window, stacked
 from edgekit.draft.tokens import Student
+from edgekit.runtime.drafting.expected import expected_tokens
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,7 @@ class Quality:
     @property
     def tokens_per_step(self) -> float:
         """Expected tokens of a step that drafts all n greedily, the model's own included."""
-        total, reached = 1.0, 1.0
-        for rate in self.greedy:
-            reached *= rate
-            total += reached
-        return total
+        return expected_tokens(self.greedy)[-1]
 
 
 @torch.no_grad()
@@ -45,15 +42,17 @@ def quality(student: Student, frozen: Frozen, windows: Iterable[Window]) -> Qual
     """Measure heads on windows; drafts are sequential from the mixture's conditionals."""
     heads = student.heads
     n = heads.config.tokens
-    sums = {name: torch.zeros(n, dtype=torch.float64) for name in ("nats", "weight", "accepted", "tried", "common")}
-    used, rows = torch.zeros(heads.config.rank, dtype=torch.float64), 0
+    device = frozen.unembedding.device
+    names = ("nats", "weight", "accepted", "tried", "common")
+    sums = {name: torch.zeros(n, dtype=torch.float64, device=device) for name in names}
+    used, rows = torch.zeros(heads.config.rank, dtype=torch.float64, device=device), 0
     for window in windows:
-        a, v = student(window.features, frozen.states[window.known])
+        a, v = student(*stacked([window], frozen.states))
         used += a.exp().sum(0).double()
         rows += len(a)
         # Contiguous: CPU products of bfloat16 are a hundred times slower on strided operands.
         v = v.to(frozen.unembedding.dtype).transpose(0, 1).contiguous()
-        alive = torch.ones(len(a), dtype=torch.bool)
+        alive = torch.ones(len(a), dtype=torch.bool, device=device)
         for s in range(n):
             p = functional.linear(v[s], frozen.unembedding).float().log_softmax(-1)
             q = (a.log_softmax(-1)[..., None] + p).logsumexp(1)

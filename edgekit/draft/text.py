@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,9 @@ from edgekit.draft.conversations import conversations, frame_of
 from edgekit.errors import ExportError
 from edgekit.files import atomic_write
 from edgekit.progress import Progress, SilentProgress
-from edgekit.runtime.session import session_from_bundle
+from edgekit.runtime.session import DecoderSession, session_from_bundle
 
-#: Conversations side by side: more are hardly faster.
+#: Conversations of a bundle side by side: more are hardly faster.
 _ROWS = 48
 
 
@@ -72,10 +72,40 @@ class Text:
     measured: int
 
 
+class Talker(Protocol):
+    """A model that talks with itself.
+
+    rows: conversations side by side. skip, ends: see `Text`.
+    """
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def skip(self) -> int: ...
+
+    @property
+    def ends(self) -> Collection[int]: ...
+
+    def talk(self, index: int, advance: Callable[[int], None]) -> npt.NDArray[np.int64]:
+        """The conversations [rows, L] of the batch with that number; `advance` is called with the tokens made."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
 def text_tokens(
-    checkpoint: Checkpoint, options: TextOptions, folder: Path, progress: Progress, stop: Callable[[], bool]
+    checkpoint: Checkpoint,
+    options: TextOptions,
+    folder: Path,
+    progress: Progress,
+    stop: Callable[[], bool],
+    talker: Callable[[], Talker] | None = None,
 ) -> Text | None:
     """The text, from where an earlier run left it; None when stopped.
+
+    Args:
+        talker: gives the model that talks; None for a bundle of it.
 
     Raises:
         ExportError: the text is too short, or the bundle is of another model.
@@ -94,13 +124,17 @@ def text_tokens(
         given = Text(rows, 0, (), len(rows))
     if options.positions == 0 and given is not None:
         return given
-    said = _conversations(_talker(checkpoint, options, folder, progress), options, folder, progress, stop)
+    speaker = talker() if talker is not None else BundleTalker(_bundle(checkpoint, options, folder, progress), options)
+    try:
+        said = _conversations(speaker, options, folder, progress, stop)
+    finally:
+        speaker.close()
     if said is None or given is None:
         return said
     return Text(np.concatenate([said.tokens, given.tokens]), said.skip, said.ends, said.measured)
 
 
-def _talker(checkpoint: Checkpoint, options: TextOptions, folder: Path, progress: Progress) -> Bundle:
+def _bundle(checkpoint: Checkpoint, options: TextOptions, folder: Path, progress: Progress) -> Bundle:
     if options.bundle is not None:
         bundle = read_bundle(options.bundle)
         model, config = bundle.manifest.model, checkpoint.config
@@ -120,40 +154,62 @@ def _talker(checkpoint: Checkpoint, options: TextOptions, folder: Path, progress
     return read_bundle(place)
 
 
+class BundleTalker:
+    """Implements Talker with a bundle, which is opened when the first batch is wanted."""
+
+    rows = _ROWS
+
+    def __init__(self, bundle: Bundle, options: TextOptions) -> None:
+        """Raises PromptError: the bundle has no template that can be used."""
+        tokenizer, template = tokenizer_from_bundle(bundle), template_from_bundle(bundle)
+        names = special_tokens(tokenizer_config(bundle))
+        self._frame = frame_of(
+            lambda messages, begin: template.render(messages, special_tokens=names, add_generation_prompt=begin),
+            tokenizer.encode,
+        )
+        self.skip, self.ends = len(self._frame.opening), bundle.manifest.tokens.eos
+        self._bundle, self._options = bundle, options
+        self._session: DecoderSession | None = None
+
+    def talk(self, index: int, advance: Callable[[int], None]) -> npt.NDArray[np.int64]:
+        """See Talker."""
+        if self._session is None:
+            options = self._options
+            self._session = session_from_bundle(self._bundle, threads=options.threads, capacity=options.length)
+        found = conversations(
+            self._session,
+            self._frame,
+            self.ends,
+            rows=self.rows,
+            length=self._options.length,
+            generator=np.random.default_rng((self._options.seed, index)),
+        )
+        advance(found.size)
+        return found
+
+    def close(self) -> None:
+        """See Talker."""
+        if self._session is not None:
+            self._session.close()
+
+
 def _conversations(
-    bundle: Bundle, options: TextOptions, folder: Path, progress: Progress, stop: Callable[[], bool]
+    talker: Talker, options: TextOptions, folder: Path, progress: Progress, stop: Callable[[], bool]
 ) -> Text | None:
-    tokenizer, template = tokenizer_from_bundle(bundle), template_from_bundle(bundle)
-    names = special_tokens(tokenizer_config(bundle))
-    frame = frame_of(
-        lambda messages, begin: template.render(messages, special_tokens=names, add_generation_prompt=begin),
-        tokenizer.encode,
-    )
-    count = max(1, -(-options.positions // (_ROWS * options.length)))
-    progress.stage("conversations", count * _ROWS * options.length, "tokens")
-    session, found = None, []
+    count = max(1, -(-options.positions // (talker.rows * options.length)))
+    progress.stage("conversations", count * talker.rows * options.length, "tokens")
+    found = []
     for index in range(count):
         path = folder / f"conversations.{index}.npy"
-        if not path.is_file():
+        if path.is_file():
+            progress.advance(talker.rows * options.length)
+        else:
             if stop():
                 return None
-            if session is None:
-                session = session_from_bundle(bundle, threads=options.threads, capacity=options.length)
-            rows = conversations(
-                session,
-                frame,
-                bundle.manifest.tokens.eos,
-                rows=_ROWS,
-                length=options.length,
-                generator=np.random.default_rng((options.seed, index)),
-            )
-            _save(path, rows)
+            _save(path, talker.talk(index, progress.advance))
         found.append(np.load(path, allow_pickle=False))
-        progress.advance(_ROWS * options.length)
-    if session is not None:
-        session.close()
     rows = np.concatenate(found).astype(np.int64)
-    return Text(rows, len(frame.opening), bundle.manifest.tokens.eos, len(rows))
+    return Text(rows, talker.skip, talker.ends, len(rows))
 
 
 def _save(path: Path, rows: npt.NDArray[np.int64]) -> None:

@@ -39,8 +39,8 @@ class TokenReader(nn.Module):
 
     @torch.no_grad()
     def table(self, states: Tensor) -> Tensor:
-        """float32 [V, token_rank] from the states of all tokens [V, S]."""
-        return torch.cat([self(part.float()) for part in torch.split(states, _AT_ONCE)])
+        """float32 [V, token_rank], on the CPU, from the states of all tokens [V, S]."""
+        return torch.cat([self(part.float()) for part in torch.split(states, _AT_ONCE)]).cpu()
 
 
 class Student(nn.Module):
@@ -50,9 +50,16 @@ class Student(nn.Module):
         super().__init__()
         self.heads, self.reader = heads, reader
 
-    def forward(self, features: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        """log w [N, r] and v [N, n, r, d] from features [N, F] and the known tokens' states [N, S]."""
-        u = self.heads.trunk_output(features, self.reader(states.float()))
+    def forward(
+        self, features: Tensor, states: Tensor, before: int = 0, missing: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """log w [N, r] and v [N, n, r, d] of N = G (T - before) positions, text by text.
+
+        Args:
+            features: [G, T, F]; states: [G, T, S], of the known token after each position.
+            before, missing: see `DraftHeads.trunk_output`.
+        """
+        u = self.heads.trunk_output(features, self.reader(states.float()), before, missing).flatten(0, 1)
         return self.heads.log_weights(u), self.heads.positions(u)
 
 
@@ -65,13 +72,13 @@ def token_states(model: Decoder, layers: tuple[int, ...], beginning: int) -> Ten
     """
     embedding = model.model.embed_tokens.weight
     found = []
-    for tokens in torch.split(torch.arange(len(embedding)), _AT_ONCE):
+    for tokens in torch.split(torch.arange(len(embedding), device=embedding.device), _AT_ONCE):
         ids = torch.stack([torch.full_like(tokens, beginning), tokens], 1)
         streams = fast_streams(model, ids) if head_of(model).dtype == torch.bfloat16 else exact_streams(model, ids)
         parts = [embedding[tokens].float()]
         parts += [stream[:, 1].float() for count, stream in enumerate(streams, 1) if count in layers]
         found.append(torch.cat([functional.rms_norm(part, part.shape[-1:]) for part in parts], -1).half())
-    return torch.cat(found)
+    return torch.cat(found).cpu()
 
 
 def kept_states(path: Path, model: Decoder, layers: tuple[int, ...], beginning: int = 0) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ import numpy as np
 import torch
 
 from edgekit.checkpoint import Checkpoint
-from edgekit.draft.batches import Frozen
+from edgekit.draft.batches import CachedRows, Frozen, WindowSource
 from edgekit.draft.config import DraftConfig
-from edgekit.draft.features import FeatureCache, cached_features, narrowed
+from edgekit.draft.features import cached_features, narrowed
 from edgekit.draft.head_file import DraftFile, write_heads
 from edgekit.draft.initial import first_heads, grown
+from edgekit.draft.live import LiveRows
+from edgekit.draft.talk import TorchTalker
 from edgekit.draft.text import Text, TextOptions, text_tokens
 from edgekit.draft.tokens import Student, TokenReader, kept_states
 from edgekit.draft.trainer import Course, TrainOptions, steps_of, train_heads, windows_of
@@ -27,6 +31,7 @@ from edgekit.draft.workplace import begin
 from edgekit.errors import ModelError
 from edgekit.files import atomic_file, atomic_write
 from edgekit.heal.full_attention import head_of
+from edgekit.layers.decoder import Decoder
 from edgekit.models.registry import model_from_checkpoint
 from edgekit.progress import Progress
 
@@ -37,7 +42,10 @@ COURSE, SINGLE, MIXTURE = "course.json", "single", "mixture"
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """Sizes that are asked for; see `DraftConfig`. `feature_layers` None takes a third, two thirds and all layers."""
+    """Sizes that are asked for; see `DraftConfig`. `feature_layers` None takes a third, two thirds and all layers.
+
+    also: other numbers of components to grow from the same single heads, for comparing.
+    """
 
     tokens: int = 4
     rank: int = 8
@@ -46,6 +54,8 @@ class HeadOptions:
     token_rank: int = 128
     residual_rank: int = 128
     component_rank: int = 32
+    window: int = 64
+    also: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,16 @@ class Trained:
     record: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """What heads are trained on."""
+
+    text: Text
+    frozen: Frozen
+    source: WindowSource
+    coverage: float
+
+
 def train(
     checkpoint: Checkpoint,
     destination: Path,
@@ -65,6 +85,7 @@ def train(
     options: TrainOptions,
     *,
     single_epochs: float,
+    device: str = "cpu",
     resume: bool = False,
     overwrite: bool = False,
     stop: Callable[[], bool] = lambda: False,
@@ -74,56 +95,75 @@ def train(
 
     Args:
         single_epochs: epochs of the single heads that the mixture grows from (all there is, at rank 1).
+        device: of PyTorch. On another than the CPU the model talks with itself there, and its hidden states are
+            computed anew for each step instead of kept on disk.
         stop: asked often; True stops where `resume` goes on.
 
     Raises:
         CheckpointError: the destination is taken, or there is nothing to resume.
-        ModelError: the model's logits are capped, or it has too few layers.
+        ModelError: the model's logits are capped, it has too few layers, or it cannot be trained for on that device.
         PromptError, ExportError: the text cannot be had.
         DoesNotFit: the disk is too small.
     """
     config = _sizes(checkpoint, heads)
-    settings = {**asdict(options), "single_epochs": single_epochs}
+    settings = {**asdict(options), "single_epochs": single_epochs, "device": device}
     job = {"checkpoint": checkpoint.files(), "heads": asdict(heads), "text": text.identity(), "options": settings}
     folder = begin(destination, job, resume=resume, overwrite=overwrite)
     started = time.monotonic()
-    found = text_tokens(checkpoint, text, folder, progress, stop)
-    prepared = None if found is None else _prepared(checkpoint, config, found, options, folder, progress, stop)
-    if found is None or prepared is None:
+    prepared = _prepared(checkpoint, config, text, options, torch.device(device), folder, progress, stop)
+    if prepared is None:
         return Trained(False, _spent(folder, time.monotonic() - started), {})
-    frozen, cache, coverage = prepared
-    norm = frozen.norm.weight
+    frozen, seed = prepared.frozen, options.seed
     config = replace(config, vocabulary=len(frozen.vocabulary))
+    norm = frozen.norm.weight.cpu()
     single = replace(config, rank=1, component_rank=0)
+    student = Student(first_heads(single, norm, seed), TokenReader(frozen.states.shape[1], config.token_rank, seed)).to(
+        device
+    )
     courses = {SINGLE: Course()}
-    reader = TokenReader(frozen.states.shape[1], config.token_rank, options.seed)
-    student = Student(first_heads(single, norm, options.seed), reader)
     first = replace(options, epochs=single_epochs)
-    done = _stage(SINGLE, student, cache, frozen, first, courses[SINGLE], folder, found, progress, stop)
-    if done and config.rank > 1:
-        courses[MIXTURE] = Course()
-        student = Student(grown(student.heads, config, norm, options.seed), reader)
-        # Steps as large as those of fresh heads lead away from what the single heads have learnt.
-        second = replace(options, rate=_MIXTURE_RATE * options.rate)
-        done = _stage(MIXTURE, student, cache, frozen, second, courses[MIXTURE], folder, found, progress, stop)
+    done = _stage(SINGLE, student, prepared, first, courses[SINGLE], folder, progress, stop)
+    found = {SINGLE: student}
+    # Steps as large as those of fresh heads lead away from what the single heads have learnt.
+    second = replace(options, rate=_MIXTURE_RATE * options.rate)
+    sizes = {MIXTURE: config} if config.rank > 1 else {}
+    for rank in heads.also:
+        components = heads.component_rank if rank > 1 else 0
+        sizes[f"{MIXTURE}.{rank}"] = replace(config, rank=rank, component_rank=components)
+    for name, size in sizes.items():
+        if not done:
+            break
+        courses[name] = Course()
+        found[name] = Student(grown(student.heads, size, norm, seed), copy.deepcopy(student.reader)).to(device)
+        done = _stage(name, found[name], prepared, second, courses[name], folder, progress, stop)
     seconds = _spent(folder, time.monotonic() - started)
     if not done:
         return Trained(False, seconds, {})
-    course = courses[MIXTURE if config.rank > 1 else SINGLE]
-    best = next(entry for entry in course.measured if entry["step"] == course.best_step)
     record = {
         "model": {"files": checkpoint.files(), "vocab_size": len(frozen.states)},
-        "text": {**text.identity(), "positions": int(found.tokens.size), "coverage": coverage},
+        "text": {**text.identity(), "positions": int(prepared.text.tokens.size), "coverage": prepared.coverage},
         "options": settings,
-        "acceptance": {name: best[name] for name in ("greedy", "sampled")},
-        "held_out": {name: best[name] for name in ("nats", "used", "loss", "step")},
         "seconds": seconds,
     }
-    write_heads(destination, DraftFile(student.heads, reader.table(frozen.states), frozen.vocabulary, record))
+    chosen = MIXTURE if config.rank > 1 else SINGLE
+    for name in (*(f"{MIXTURE}.{rank}" for rank in heads.also), chosen):
+        path = destination if name == chosen else destination.with_suffix(f"{name.removeprefix(MIXTURE)}.safetensors")
+        entry = {**record, **_reached(courses[name])}
+        table = found[name].reader.table(frozen.states)
+        write_heads(path, DraftFile(found[name].heads.cpu(), table, frozen.vocabulary.cpu(), entry))
     history = {name: {"losses": c.losses, "measured": c.measured} for name, c in courses.items()}
     atomic_write(destination.with_suffix(".history.json"), json.dumps(history))
     shutil.rmtree(folder)
-    return Trained(True, seconds, record)
+    return Trained(True, seconds, entry)
+
+
+def _reached(course: Course) -> dict[str, Any]:
+    """What the best weights of a course reached, for the record."""
+    best = next(entry for entry in course.measured if entry["step"] == course.best_step)
+    return {
+        "acceptance": {name: best[name] for name in ("greedy", "sampled")},
+        "held_out": {name: best[name] for name in ("nats", "used", "loss", "step")},
+    }
 
 
 def _sizes(checkpoint: Checkpoint, heads: HeadOptions) -> DraftConfig:
@@ -138,6 +178,7 @@ def _sizes(checkpoint: Checkpoint, heads: HeadOptions) -> DraftConfig:
             f"layers {', '.join(map(str, chosen))} of {layers} were asked for",
             f"choose --feature-layers that ascend and end at {layers}",
         )
+    attention_heads = int(checkpoint.config["num_attention_heads"])
     return DraftConfig(
         tokens=heads.tokens,
         rank=heads.rank,
@@ -148,6 +189,10 @@ def _sizes(checkpoint: Checkpoint, heads: HeadOptions) -> DraftConfig:
         residual_rank=min(heads.residual_rank, width),
         component_rank=min(heads.component_rank, width) if heads.rank > 1 else 0,
         vocabulary=heads.vocabulary,
+        window=heads.window,
+        heads=attention_heads,
+        kv_heads=int(checkpoint.config.get("num_key_value_heads") or attention_heads),
+        head_size=int(checkpoint.config.get("head_dim") or width // attention_heads),
         eps=float(checkpoint.config.get("rms_norm_eps", 1e-5)),
     )
 
@@ -155,33 +200,57 @@ def _sizes(checkpoint: Checkpoint, heads: HeadOptions) -> DraftConfig:
 def _prepared(
     checkpoint: Checkpoint,
     config: DraftConfig,
-    text: Text,
-    options: TrainOptions,
+    options: TextOptions,
+    training: TrainOptions,
+    device: torch.device,
     folder: Path,
     progress: Progress,
     stop: Callable[[], bool],
-) -> tuple[Frozen, FeatureCache, float] | None:
-    """The frozen model's part, the feature cache, and the draft vocabulary's share of the text; None when stopped."""
-    progress.stage("load")
-    model = model_from_checkpoint(checkpoint)
+) -> _Prepared | None:
+    """The text, the frozen model's part, and windows of the text; None when stopped."""
+    cached, model = _cached(device), None
+    if not cached:
+        model = _model(checkpoint, training, progress).to(device)
+        if head_of(model).dtype != torch.bfloat16:
+            raise ModelError(
+                f"training on {device.type} is for architectures that healing trains, with products of bfloat16",
+                f"this is {checkpoint.config.get('model_type')}, with products of {training.compute}",
+                "train with --device cpu",
+            )
+    talker = None if model is None else partial(TorchTalker, model, checkpoint, options)
+    text = text_tokens(checkpoint, options, folder, progress, stop, talker)
+    if text is None:
+        return None
+    if model is None:
+        model = _model(checkpoint, training, progress)
     counts = np.bincount(text.tokens[:, text.skip :].ravel(), minlength=int(checkpoint.config["vocab_size"]))
     chosen, coverage = frequent_tokens(counts, config.vocabulary, text.ends)
-    vocabulary = torch.from_numpy(chosen)
+    vocabulary = torch.from_numpy(chosen).to(device)
     unembedding = head_of(model).detach()[vocabulary].clone()
-    fast = options.compute == "bfloat16" and narrowed(model, str(checkpoint.config.get("model_type")))
-    if options.compute == "bfloat16" and not fast:
-        progress.note(f"{checkpoint.config.get('model_type')} is computed in float32: healing does not train it either")
     progress.stage("tokens by themselves")
-    states = kept_states(folder / "states.npy", model, config.feature_layers, _beginning(checkpoint))
+    states = kept_states(folder / "states.npy", model, config.feature_layers, _beginning(checkpoint)).to(device)
+    frozen = Frozen(states, unembedding, model.model.norm, vocabulary)
+    if not cached:
+        source: WindowSource = LiveRows(model, text.tokens, config.feature_layers, text.skip, config.tokens)
+        return _Prepared(text, frozen, source, coverage)
     progress.stage("hidden states", int(text.tokens.size), "tokens")
-    cache = cached_features(
-        folder / "features", model, text.tokens, config.feature_layers, advance=progress.advance, stop=stop
-    )
-    if cache is None:
-        return None
-    if fast:
-        unembedding = unembedding.bfloat16()
-    return Frozen(states, unembedding, model.model.norm, vocabulary), cache, coverage
+    place, layers = folder / "features", config.feature_layers
+    cache = cached_features(place, model, text.tokens, layers, advance=progress.advance, stop=stop)
+    return None if cache is None else _Prepared(text, frozen, CachedRows(cache), coverage)
+
+
+def _cached(device: torch.device) -> bool:
+    """Whether hidden states are kept on disk; else they are computed when wanted."""
+    return device.type == "cpu"
+
+
+def _model(checkpoint: Checkpoint, training: TrainOptions, progress: Progress) -> Decoder:
+    """The model, its matrices in the type that products are made in."""
+    progress.stage("load")
+    model, model_type = model_from_checkpoint(checkpoint), str(checkpoint.config.get("model_type"))
+    if training.compute == "bfloat16" and not narrowed(model, model_type):
+        progress.note(f"{model_type} is computed in float32: healing does not train it either")
+    return model
 
 
 def _beginning(checkpoint: Checkpoint) -> int:
@@ -193,23 +262,21 @@ def _beginning(checkpoint: Checkpoint) -> int:
 def _stage(
     name: str,
     student: Student,
-    cache: FeatureCache,
-    frozen: Frozen,
+    prepared: _Prepared,
     options: TrainOptions,
     course: Course,
     folder: Path,
-    text: Text,
     progress: Progress,
     stop: Callable[[], bool],
 ) -> bool:
     """Train one set of heads, from where an earlier run left it; whether it is done."""
-    path = folder / f"{name}.pt"
+    path, text = folder / f"{name}.pt", prepared.text
     if path.is_file():
         kept = torch.load(path, weights_only=True)
         student.load_state_dict(kept.pop("weights"))
         vars(course).update(kept)
         course.losses = [(int(step), float(loss)) for step, loss in course.losses]
-    windows, _ = windows_of(cache, student.heads.config.tokens, text.skip, text.measured)
+    windows, _ = windows_of(prepared.source, student.heads.config.tokens, text.skip, text.measured)
     progress.stage(f"train {name} heads", steps_of(len(windows), options), "steps")
 
     def save() -> None:
@@ -218,8 +285,8 @@ def _stage(
 
     train_heads(
         student,
-        cache,
-        frozen,
+        prepared.source,
+        prepared.frozen,
         options,
         course,
         skip=text.skip,

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgekit.draft.batches import WINDOW, Frozen, places, window_at
-from edgekit.draft.features import FeatureCache
+from edgekit.draft.batches import Frozen, WindowSource, places, stacked
 from edgekit.draft.loss import balance, mixture_loss
 from edgekit.draft.measure import Quality, quality
 from edgekit.draft.tokens import Student
@@ -31,7 +30,7 @@ class TrainOptions:
 
     Attributes:
         epochs: over the text, for each rank that is trained.
-        windows: windows of 64 positions of a step.
+        windows: windows of a step.
         rate: largest step of AdamW; it rises, then falls along a cosine.
         beta: share of the model's distributions beside the text's own tokens.
         decay: weight of each drafted token relative to the one before it.
@@ -74,7 +73,7 @@ def steps_of(windows: int, options: TrainOptions) -> int:
 
 
 def windows_of(
-    cache: FeatureCache, tokens: int, skip: int, measured: int
+    source: WindowSource, tokens: int, skip: int, measured: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Windows (row, start) to train on, and those of the rows kept back; int64 [w, 2] each.
 
@@ -83,15 +82,16 @@ def windows_of(
         skip: first tokens of each row that are never trained on.
         measured: rows, the first ones, some of which are kept back.
     """
-    rows, length = cache.tokens.shape
+    rows, length = source.tokens.shape
     held = np.arange(0, measured, HELD_OUT_EVERY)
     trained = np.setdiff1d(np.arange(rows), held)
-    return places(trained, length, tokens, skip), places(held, length, tokens, skip)
+    found = [places(some, length, tokens, skip, source.size) for some in (trained, held)]
+    return found[0], found[1]
 
 
 def train_heads(
     student: Student,
-    cache: FeatureCache,
+    source: WindowSource,
     frozen: Frozen,
     options: TrainOptions,
     course: Course,
@@ -112,8 +112,8 @@ def train_heads(
         advance: called with the steps done, those of an earlier run first.
         stop: asked after each step; True ends before the last step, to go on another time.
     """
-    config, rows = student.heads.config, len(cache.tokens) if measured is None else measured
-    windows, held = windows_of(cache, config.tokens, skip, rows)
+    config, rows = student.heads.config, len(source.tokens) if measured is None else measured
+    windows, held = windows_of(source, config.tokens, skip, rows)
     held = held[np.unique(np.linspace(0, len(held) - 1, min(len(held), _MEASURED)).astype(int))]
     steps = steps_of(len(windows), options)
     optimizer = torch.optim.AdamW(student.parameters(), lr=options.rate, betas=(0.9, 0.95), weight_decay=0.01)
@@ -125,12 +125,12 @@ def train_heads(
     torch.set_flush_denormal(True)
     while course.step < steps and not course.finished:
         if course.step % options.measure_every == 0:
-            _measure(student, cache, frozen, held, course)
+            _measure(student, source, frozen, held, course)
             course.finished = course.step > course.best_step + options.patience * options.measure_every
             if course.finished:
                 break
         batch = _batch(windows, course.step, options)
-        loss = _step(student, cache, frozen, batch, options, optimizer, steps, course)
+        loss = _step(student, source, frozen, batch, options, optimizer, steps, course)
         course.losses.append((course.step, loss))
         course.step += 1
         advance(1)
@@ -141,7 +141,7 @@ def train_heads(
         if stop():
             return
     if course.step == steps:
-        _measure(student, cache, frozen, held, course)
+        _measure(student, source, frozen, held, course)
     course.finished = True
     if course.best_weights is not None:
         student.load_state_dict(course.best_weights)
@@ -161,7 +161,7 @@ def _batch(windows: npt.NDArray[np.int64], step: int, options: TrainOptions) -> 
 
 def _step(
     student: Student,
-    cache: FeatureCache,
+    source: WindowSource,
     frozen: Frozen,
     batch: npt.NDArray[np.int64],
     options: TrainOptions,
@@ -174,18 +174,18 @@ def _step(
     rate = options.rate * min(1.0, (course.step + 1) / _WARMUP) * (0.05 + 0.475 * (1 + math.cos(math.pi * fraction)))
     for group in optimizer.param_groups:
         group["lr"] = rate
-    found = [window_at(cache, frozen, int(r), int(s), student.heads.config.tokens, options.decay) for r, s in batch]
+    config, device = student.heads.config, frozen.unembedding.device
+    found = list(source.windows(frozen, batch, config.tokens, options.decay, config.window))
     narrow = frozen.unembedding.dtype == torch.bfloat16
-    with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
-        known = torch.cat([w.known for w in found])
-        log_w, v = student(torch.cat([w.features for w in found]), frozen.states[known])
-    total = torch.zeros(())
+    with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+        log_w, v = student(*stacked(found, frozen.states))
+    total = torch.zeros((), device=device)
     for index, window in enumerate(found):
-        own = slice(index * WINDOW, (index + 1) * WINDOW)
+        own = slice(index * source.size, (index + 1) * source.size)
         total = total + mixture_loss(v[own], log_w[own], frozen.unembedding, window.targets, options.beta)
     loss = total / len(v)
     optimizer.zero_grad()
-    even = options.balance * balance(log_w) if student.heads.config.rank > 1 else 0.0
+    even = options.balance * balance(log_w) if config.rank > 1 else 0.0
     (loss + even).backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
     optimizer.step()
@@ -194,18 +194,14 @@ def _step(
 
 def _measure(
     student: Student,
-    cache: FeatureCache,
+    source: WindowSource,
     frozen: Frozen,
     held: npt.NDArray[np.int64],
     course: Course,
 ) -> Quality:
     """Measure on the held-out windows, and keep the weights if they are the best so far."""
-
-    def windows() -> Any:
-        for row, start in held:
-            yield window_at(cache, frozen, int(row), int(start), student.heads.config.tokens, 1.0)
-
-    found: Quality = quality(student, frozen, windows())
+    config = student.heads.config
+    found: Quality = quality(student, frozen, source.windows(frozen, held, config.tokens, 1.0, config.window))
     loss = sum(found.nats) / len(found.nats)
     course.measured.append({"step": course.step, "loss": loss, **asdict(found)})
     if loss < course.best:

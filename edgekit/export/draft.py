@@ -61,6 +61,7 @@ def write_draft(
         "components": heads.components,
         "feature_layers": list(config.feature_layers),
         "features": config.features,
+        "window": config.window,
         "acceptance": heads.found.record.get("acceptance"),
         "rules": {name: outcome.to_dict() for name, outcome in rules.items()},
         "quantization": _record(quantized) if quantized is not None else None,

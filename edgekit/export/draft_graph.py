@@ -3,7 +3,8 @@
 It is built node by node of standard operators, each matrix as the right side of a MatMul, and rewritten like a decoder.
 Components that are not asked for are not computed: the weights of the c chosen ones are gathered.
 
-B batch, L feature layers, d hidden size, F = L * d, n drafted tokens, r components, c of them computed, D vocabulary.
+B batch, L feature layers, d hidden size, F = L * d, n drafted tokens, r components, c of them computed, D vocabulary,
+P new positions, W earlier ones that are seen, N numbers kept of each, H heads of size e that share J keys and values.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import onnx_graphsurgeon as gs
 
 from edgekit import contract
 from edgekit.draft.config import DraftConfig
-from edgekit.export.draft_weights import COMPONENT_DOWN, COMPONENT_UP, TOKEN_TABLE
+from edgekit.export.draft_weights import COMPONENT_DOWN, COMPONENT_UP, DISTANCE, TOKEN_TABLE
 from edgekit.export.trace import IR_VERSION, OPSET
 from edgekit.rewrite.lowering import Lowering
 from edgekit.rewrite.weights import Weight
@@ -34,17 +35,19 @@ def draft_graph(config: DraftConfig, weights: Mapping[str, Weight], components: 
         dtype: "float32" or "float16", of activations.
     """
     graph = gs.Graph(opset=OPSET, ir_version=IR_VERSION)
-    signature = contract.draft_inputs(config.features, config.rank, components)
+    kept = (config.window, config.kept)
+    signature = contract.draft_inputs(config.features, config.rank, components, *kept)
     graph.inputs = [gs.Variable(each.name, np.dtype(each.dtype), list(each.shape)) for each in signature]
     builder = _Builder(graph, config, weights, components, dtype)
-    features, token, *noise = graph.inputs
-    u = builder.trunk(features, token)
-    log_weights, chosen = builder.mixture(u, noise[0] if noise else None)
+    given = {tensor.name: tensor for tensor in graph.inputs}
+    u, present = builder.trunk(
+        given[contract.DRAFT_FEATURES], given[contract.DRAFT_TOKEN], given.get(contract.DRAFT_PAST)
+    )
+    log_weights, chosen = builder.mixture(u, given.get(contract.DRAFT_NOISE))
     probabilities = builder.probabilities(builder.positions(u, chosen))
-    graph.outputs = [log_weights, probabilities]
-    for tensor, each in zip(
-        graph.outputs, contract.draft_outputs(config.tokens, components, config.vocabulary), strict=True
-    ):
+    graph.outputs = [log_weights, probabilities, *([present] if present is not None else [])]
+    made = contract.draft_outputs(config.tokens, components, config.vocabulary, *kept)
+    for tensor, each in zip(graph.outputs, made, strict=True):
         assert tensor.name == each.name, tensor.name
         tensor.dtype, tensor.shape = np.dtype(each.dtype), list(each.shape)
     return graph.cleanup().toposort()
@@ -58,8 +61,11 @@ class _Builder:
         self._make = Lowering(graph)
         self._node = self._make.node
 
-    def trunk(self, features: gs.Variable, token: gs.Variable) -> gs.Variable:
-        """u [B, d] from features [B, F] and the known token [B]."""
+    def trunk(
+        self, features: gs.Variable, token: gs.Variable, past: gs.Variable | None
+    ) -> tuple[gs.Variable, gs.Variable | None]:
+        """u [B, d] from features [B, F] and the known token [B]; or from [B, P, F], [B, P] and what was kept of
+        earlier positions [B, W, N], with what is to be kept now."""
         c, node = self._config, self._node
         parts = [self._cast(features, "float32", "features.half")]
         if len(c.feature_layers) > 1:
@@ -67,10 +73,54 @@ class _Builder:
             parts = self._split(parts[0], sizes, len(c.feature_layers), "features.split")
         read = [self._norm(part, f"feature_norms.{i}") for i, part in enumerate(parts)]
         u = self._linear(node("Concat", [*read, self._row(token)], "read", axis=-1), "project.weight")
+        present = None
+        if past is not None:
+            u, present = self._attended(u, past)
         x = self._norm(u, "trunk_norm")
         gate, up = self._linear(x, "trunk.gate_proj.weight"), self._linear(x, "trunk.up_proj.weight")
         inner = node("Mul", [self._silu(gate, "trunk.silu"), up], "trunk.inner")
-        return node("Add", [u, self._linear(inner, "trunk.down_proj.weight")], "u")
+        return node("Add", [u, self._linear(inner, "trunk.down_proj.weight")], "u"), present
+
+    def _attended(self, x: gs.Variable, past: gs.Variable) -> tuple[gs.Variable, gs.Variable]:
+        """The last of x [B, P, d] with what it takes of the positions it sees, [B, d]; and what is kept [B, W, N]."""
+        c, node, ints = self._config, self._node, self._make.ints
+        size, stem = c.kv_heads * c.head_size, "attention"
+        normed = self._norm(x, "attention_norm")
+        key, value = (self._linear(normed, f"attention.{name}_proj.weight") for name in "kv")
+        # 1 for each position that is there, of the shape that x has.
+        there = node("Mul", [node("Slice", [key, ints(0), ints(1), ints(2)], f"{stem}.one"), self._number(0)], stem)
+        there = node("Add", [there, self._number(1)], f"{stem}.there")
+        rows = node("Concat", [key, value, there], f"{stem}.rows", axis=-1)
+        if self._half:
+            rows = node("Cast", [rows], f"{stem}.rows.wide", to=onnx.TensorProto.FLOAT)
+        every = node("Concat", [past, rows], f"{stem}.every", axis=1)
+        # A Reshape, for TensorRT to know that of a varying number as many are left as are seen.
+        seen = node("Reshape", [self._last(every, c.window + 1, f"{stem}.last"), ints(0, c.window + 1, c.kept)], stem)
+        present = self._last(seen, c.window, contract.DRAFT_PRESENT)
+        seen = self._cast(seen, "float32", f"{stem}.seen.half")
+        keys, values, there = self._split(seen, ints(size, size, 1), 3, f"{stem}.split")
+        heads = ints(0, c.window + 1, c.kv_heads, c.head_size)
+        keys = node("Transpose", [node("Reshape", [keys, heads], f"{stem}.keys")], f"{stem}.k", perm=[0, 2, 3, 1])
+        values = node("Transpose", [node("Reshape", [values, heads], f"{stem}.values")], f"{stem}.v", perm=[0, 2, 1, 3])
+        query = self._linear(self._last(normed, 1, f"{stem}.asking"), "attention.q_proj.weight")
+        query = node("Reshape", [query, ints(0, c.kv_heads, c.heads // c.kv_heads, c.head_size)], f"{stem}.query")
+        query = node("Mul", [query, self._number(c.head_size**-0.5)], f"{stem}.q")
+        scores = node("Add", [node("MatMul", [query, keys], f"{stem}.scores"), self._constant(DISTANCE)], f"{stem}.far")
+        # Far below every score, and still a number in half precision.
+        gone = node("Mul", [node("Sub", [there, self._number(1)], f"{stem}.gone"), self._number(3e4)], f"{stem}.mask")
+        gone = node("Reshape", [gone, ints(0, 1, 1, c.window + 1)], f"{stem}.masks")
+        shares = node("Softmax", [node("Add", [scores, gone], f"{stem}.masked")], f"{stem}.shares", axis=-1)
+        mixed = node("Reshape", [node("MatMul", [shares, values], f"{stem}.mixed"), ints(0, -1)], f"{stem}.joined")
+        last = node("Squeeze", [self._last(x, 1, "x.last"), ints(1)], "x.here")
+        return node("Add", [last, self._linear(mixed, "attention.o_proj.weight")], "x.attended"), present
+
+    def _last(self, x: gs.Variable, count: int, stem: str) -> gs.Variable:
+        """The last `count` of the positions of x [B, T, ...]."""
+        ints = self._make.ints
+        return self._node("Slice", [x, ints(-count), ints(np.iinfo(np.int32).max), ints(1)], stem)
+
+    def _number(self, value: float) -> gs.Constant:
+        return self._make.scalar(value, self._dtype)
 
     def _row(self, token: gs.Variable) -> gs.Variable:
         """The rows [B, token_rank] of the token table."""

@@ -22,6 +22,7 @@ from edgekit.rewrite.weights import Array, Weight
 Floats = npt.NDArray[np.float32]
 
 TOKEN_TABLE = "token.table"
+DISTANCE = "attention.distance"
 COMPONENT_DOWN, COMPONENT_UP = COMPONENTS = ("component.down", "component.up")
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -87,7 +88,7 @@ def _own(found: DraftFile) -> dict[str, Floats]:
     """The heads' weights, float32, as the graph reads them.
 
     A matrix [out, in] ends in .weight. component.down is [r, d, n * k] and component.up [r, n, k, d], so that a
-    component's weights lie together and multiply a row from the right.
+    component's weights lie together and multiply a row from the right. attention.distance is [1, J, H / J, W + 1].
     """
     c = found.heads.config
     state = {name: tensor.detach().numpy().astype(np.float32) for name, tensor in found.heads.state_dict().items()}
@@ -97,6 +98,10 @@ def _own(found: DraftFile) -> dict[str, Floats]:
     if c.component_rank:
         rows = down.transpose(1, 3, 0, 2).reshape(c.rank, c.hidden_size, c.tokens * c.component_rank)
         state |= {COMPONENT_DOWN: rows, COMPONENT_UP: up.transpose(1, 0, 3, 2)}
+    if c.window:
+        # Keys come oldest first, so the farthest lies first; by heads that share keys.
+        far_first = state.pop(DISTANCE)[:, ::-1]
+        state[DISTANCE] = far_first.reshape(1, c.kv_heads, c.heads // c.kv_heads, c.window + 1)
     state["mixture.weight"] = state["mixture.weight"].T
     return {name: np.ascontiguousarray(value) for name, value in state.items()}
 

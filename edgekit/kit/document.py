@@ -39,7 +39,8 @@ class KitManifest:
         max_batch_size, max_input_len, max_kv_cache_capacity, max_draft_len: what the engine will serve.
         plugin_library: the file with edgekit's operators, compiled for the device; "" where the graph needs none.
         operators_checked: the TensorRT version whose operator table the graph was held to.
-        profiles: the shapes of each optimisation profile, as the engine will be built with.
+        profiles: the shapes of each optimisation profile, as the engines will be built with: the decoder's, then the
+            draft graph's where the bundle has draft heads.
         plan: what `edgekit plan --json` tells of the model in these sizes, by which it is expected to run; None in kits
             of an edgekit that did not ask.
         files: every file of the kit but kit.json.

@@ -15,7 +15,7 @@ from edgekit.build.backends.tensorrt import OLDEST, PLUGIN_OVERRIDE, release
 from edgekit.build.bundle_engine import BuildRequest
 from edgekit.build.cross import library_architecture, toolchain_for
 from edgekit.build.plugin_library import LIBRARY, plugin_library
-from edgekit.build.profile import Limits, decoder_profiles
+from edgekit.build.profile import Limits, decoder_profiles, draft_profiles
 from edgekit.bundle import Bundle
 from edgekit.bundle.manifest import MANIFEST_NAME
 from edgekit.bundle.write import whole_directory
@@ -218,6 +218,8 @@ def _about(
 ) -> dict[str, Any]:
     in_place = bundle.manifest.cache.kind == contract.CACHE_SHARED
     profiles = decoder_profiles(limits, in_place=in_place)
+    if bundle.manifest.draft is not None:
+        profiles |= draft_profiles(limits)
     return {
         "device": device.name,
         "software": software.name,

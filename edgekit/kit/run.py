@@ -54,7 +54,7 @@ def run_kit(
     """Run every stage and write the result; the result.
 
     Raises:
-        EdgekitError: a stage failed. The result is written all the same, with the failure in it.
+        BaseException: a stage failed or was interrupted. The result is written all the same, with the failure in it.
     """
     (kit.path / RESULTS).mkdir(exist_ok=True)
     result: dict[str, Any] = {
@@ -73,22 +73,30 @@ def run_kit(
             say(f"{stage} …")
             result[stage] = getattr(runner, stage)()
         result["passed"] = True
-    except EdgekitError as error:
-        result["failure"] = {
-            "stage": stage,
-            "kind": type(error).__name__,
-            "rule": error.rule,
-            "fact": error.fact,
-            "next_step": error.next_step,
-        }
+    except BaseException as error:
+        result["failure"] = _failure(stage, error)
         if stage == "parity" and runner.parity_found is not None:
             result["parity"] = runner.parity_found
         raise
     finally:
-        runner.close()
-        text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
-        atomic_write(kit.path / RESULTS / RESULT, text)
+        try:
+            runner.close()
+        finally:
+            text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+            atomic_write(kit.path / RESULTS / RESULT, text)
     return result
+
+
+def _failure(stage: str, error: BaseException) -> dict[str, str]:
+    """What the result says of the error that ended the run, in the three parts of edgekit's own."""
+    found = {"stage": stage, "kind": type(error).__name__}
+    if isinstance(error, EdgekitError):
+        return found | {"rule": error.rule, "fact": error.fact, "next_step": error.next_step}
+    # A file's name may hold bytes that are no text.
+    text = str(error).encode("utf-8", "backslashreplace").decode()
+    fact = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    rule = "a kit is proven when every stage has come to its end"
+    return found | {"rule": rule, "fact": fact, "next_step": "mend what it names, if anything, and run the kit again"}
 
 
 class _Runner:

@@ -17,13 +17,15 @@ ROLES = (
     ("kernel.cu", "CUDA kernel, compiled"),
     ("kernel_*.cu", "CUDA kernel, compiled for {}"),
     ("host_test.cpp", "CUDA kernel on the CPU, for tests"),
+    ("device_test.cpp", "CUDA kernel on a GPU, for tests"),
+    ("test_params.h", "sizes and pointers from plain arrays, for tests"),
     ("plugin.cpp", "TensorRT plugin"),
     ("cpu.cpp", "CPU kernel"),
     ("cpu_*.h", "CPU kernel, {}"),
     ("README.md", "documentation of the native code"),
 )
 #: Of every operator; README.md besides, where the sources are not an installed copy.
-REQUIRED = ("generated.h", "launch.h", "kernel.cuh", "host_test.cpp", "plugin.cpp", "cpu.cpp")
+REQUIRED = ("generated.h", "launch.h", "kernel.cuh", "host_test.cpp", "device_test.cpp", "plugin.cpp", "cpu.cpp")
 #: Element types on a GPU: where one has a source of its own, all have.
 ELEMENTS = ("float32", "float16", "bfloat16")
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)

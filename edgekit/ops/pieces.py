@@ -17,7 +17,7 @@ PLUGINS = _REPOSITORY if _REPOSITORY.is_dir() else Path(__file__).parents[1] / "
 #: Tests of the operators, in the repository only.
 TESTS = _REPOSITORY.parent / "tests" / "ops" if _REPOSITORY.is_dir() else None
 #: Each form other than the reference is held to it by one.
-_BACKENDS = ("cuda_on_host", "onnx_function", "onnx_native", "tensorrt_plugin", "torch_blocked")
+_BACKENDS = ("cuda", "cuda_on_host", "onnx_function", "onnx_native", "tensorrt_plugin", "torch_blocked")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -98,26 +99,28 @@ def parity_of(
 
     progress.stage("loading the bundle")
     tapped = TappedSession(bundle, longest + 8, threads)
-    runtime = session_from_bundle(bundle, threads=threads)
-    assert isinstance(runtime, OrtSession)
-    drafts = draft_comparison(bundle, heads, model, threads) if heads is not None else None
     comparison, choices = Comparison(), Choices(tokens)
     exact = GRAPH["float16" if _is_half(graph, dtype) else "float32"]
-    progress.stage("comparing", len(texts), "prompts")
-    for prompt_length, text in texts:
-        expected = observe(reference, text, [len(text)])
-        steps = min(DECODE_STEPS, tokens)
-        comparison.add("prefill", exact, observe(tapped, text, [len(text)]), expected)
-        comparison.add("chunked", exact, observe(tapped, text, pieces_of(len(text), CHUNK)), expected)
-        comparison.add("decode", exact, observe(tapped, text, [len(text) - steps] + [1] * steps), expected)
-        stepped = observe(runtime, text, [prompt_length] + [1] * tokens)
-        comparison.add("runtime", GRAPH[activations], stepped, expected)
-        wanted = observe(original, text, [len(text)]) if stored else expected
-        choices.add(stepped, wanted, prompt_length, text)
-        if drafts is not None and wanted.features is not None:
-            drafts.add(wanted.features, text)
-        progress.advance()
-    runtime.close()
+    with ExitStack() as stack:
+        runtime = stack.enter_context(closing(session_from_bundle(bundle, threads=threads)))
+        assert isinstance(runtime, OrtSession)
+        drafts = None
+        if heads is not None:
+            drafts = stack.enter_context(closing(draft_comparison(bundle, heads, model, threads)))
+        progress.stage("comparing", len(texts), "prompts")
+        for prompt_length, text in texts:
+            expected = observe(reference, text, [len(text)])
+            steps = min(DECODE_STEPS, tokens)
+            comparison.add("prefill", exact, observe(tapped, text, [len(text)]), expected)
+            comparison.add("chunked", exact, observe(tapped, text, pieces_of(len(text), CHUNK)), expected)
+            comparison.add("decode", exact, observe(tapped, text, [len(text) - steps] + [1] * steps), expected)
+            stepped = observe(runtime, text, [prompt_length] + [1] * tokens)
+            comparison.add("runtime", GRAPH[activations], stepped, expected)
+            wanted = observe(original, text, [len(text)]) if stored else expected
+            choices.add(stepped, wanted, prompt_length, text)
+            if drafts is not None and wanted.features is not None:
+                drafts.add(wanted.features, text)
+            progress.advance()
     return ParityReport(
         checkpoint=str(checkpoint.path),
         form=bundle.manifest.form,

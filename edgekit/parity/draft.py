@@ -19,6 +19,7 @@ from edgekit.layers.decoder import Decoder
 from edgekit.parity.report import DraftAgreement
 from edgekit.parity.tolerance import DRAFT
 from edgekit.runtime.drafting.draft_session import OrtDraftSession
+from edgekit.runtime.drafting.vocabulary import draft_vocabulary
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,11 +41,17 @@ class TorchDraft:
             self._table = found.table
 
     def draft(
-        self, features: Floats, tokens: Sequence[int], count: int
+        self, features: Floats, tokens: Sequence[int], places: npt.NDArray[np.int64], count: int
     ) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
-        """The `count` heaviest components [T, c], their log weights [T, c], and what each says, [T, n, c, D]."""
+        """The `count` heaviest components [P, c], their log weights [P, c], and what each says, [P, n, c, D].
+
+        Args:
+            features: [T, F]; tokens: T, the one after each position.
+            places: P of the T positions, at which drafts are made.
+        """
         with torch.inference_mode():
-            u = self._heads.trunk_output(torch.from_numpy(features), self._table[torch.tensor(tokens)])
+            known = self._table[torch.tensor(tokens)]
+            u = self._heads.trunk_output(torch.from_numpy(features)[None], known[None])[0, torch.from_numpy(places)]
             weights = self._heads.log_weights(u)
             chosen = weights.topk(count, -1).indices
             v = self._heads.positions(u)
@@ -70,14 +77,14 @@ class DraftComparison:
         """Draft after some tokens of a text of T, from its features [T, F]."""
         # The token after a position is known when its draft is made.
         places = np.unique(np.linspace(0, len(text) - 2, POSITIONS).astype(np.int64))
-        tokens = [text[place + 1] for place in places]
-        chosen, log_weights, expected = self.heads.draft(features[places], tokens, self.session.components)
+        features, tokens = features[: len(text) - 1], np.asarray(text[1:], np.int64)
+        chosen, log_weights, expected = self.heads.draft(features, text[1:], places, self.session.components)
         noise = None
         if self.session.components < self.session.rank:
             noise = np.zeros((len(places), self.session.rank), np.float32)
             steps = _ORDER * np.arange(self.session.components, 0, -1, dtype=np.float32)
             np.put_along_axis(noise, chosen, np.broadcast_to(steps, chosen.shape), -1)
-        found_weights, found = self.session.draft(features[places], np.asarray(tokens, np.int64), noise)
+        found_weights, found = self._drafts(features, tokens, places, noise)
         if noise is None:  # all, in the heads' own order
             order = chosen.argsort(-1)
             log_weights = np.take_along_axis(log_weights, order, -1)
@@ -86,6 +93,21 @@ class DraftComparison:
         self.variations.append(_variation(found, expected))
         self.divergences.append(_divergence(found, expected))
         self.agreeing.append(found.argmax(-1) == expected.argmax(-1))
+
+    def _drafts(
+        self, features: Floats, tokens: npt.NDArray[np.int64], places: npt.NDArray[np.int64], noise: Floats | None
+    ) -> tuple[Floats, Floats]:
+        """What the graph drafts at those places: all at once, or along the text where it sees earlier positions."""
+        session = self.session
+        if not session.window:
+            return session.draft(features[places], tokens[places], noise)
+        past, begin, found = np.zeros((1, session.window, session.kept), np.float32), 0, []
+        for index, place in enumerate(places.tolist()):
+            new, chosen = slice(begin, place + 1), None if noise is None else noise[index : index + 1]
+            found.append(session.draft(features[None, new], tokens[None, new], chosen, past))
+            assert session.present is not None
+            past, begin = session.present, place + 1
+        return np.concatenate([each for each, _ in found]), np.concatenate([each for _, each in found])
 
     def result(self) -> DraftAgreement:
         """All texts together."""
@@ -99,6 +121,10 @@ class DraftComparison:
             weights_variation=float(np.concatenate(self.weights).mean()),
             tolerance=DRAFT[self.bundle.manifest.dtype],
         )
+
+    def close(self) -> None:
+        """Free the draft graph."""
+        self.session.close()
 
 
 def draft_comparison(bundle: Bundle, found: DraftFile, model: Decoder, threads: int | None) -> DraftComparison:
@@ -114,14 +140,14 @@ def draft_comparison(bundle: Bundle, found: DraftFile, model: Decoder, threads: 
     """
     draft = bundle.manifest.draft
     assert draft is not None
-    stored = np.load(bundle.file(draft.vocabulary), allow_pickle=False)
+    stored = draft_vocabulary(bundle, draft)
     if not np.array_equal(stored, found.vocabulary.numpy()):
         raise BundleError(
             "a bundle drafts the tokens that its heads were trained for",
             f"{draft.vocabulary} lists others",
             "export the bundle again: edgekit export --draft HEADS",
         )
-    session = OrtDraftSession(bundle.file(draft.file), stored.astype(np.int64), threads=threads)
+    session = OrtDraftSession(bundle.file(draft.file), stored, threads=threads)
     return DraftComparison(bundle, TorchDraft(found, model), session)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekit.plan.step_cost import StepCost
+from edgekit.runtime.drafting.expected import expected_tokens
 
 #: Block lengths that are shown: tokens proposed per step, all verified at once.
 BLOCKS = (1, 2, 4, 8, 16)
@@ -51,29 +52,21 @@ class BreakEven:
     acceptance: float
 
 
-def expected_tokens(acceptance: float, proposed: int) -> float:
-    """Tokens per step if each proposal is accepted with that chance while all before it were: (1 - p^(n+1)) / (1 - p).
-
-    One more than the accepted proposals, for the verifying step itself makes a token (arXiv 2211.17192, section 3).
-    """
-    if acceptance == 1:
-        return proposed + 1.0
-    return (1 - acceptance ** (proposed + 1)) / (1 - acceptance)
-
-
 def break_even(cost: StepCost, context: int, batch: int = 1, acceptance: float = USUAL_ACCEPTANCE) -> BreakEven:
     """Compare steps of several positions with steps of one."""
     one = cost.step(context, batch)
+    tokens = expected_tokens((acceptance,) * LONGEST_BLOCK)
 
     def relative(proposed: int) -> float:
         return cost.step(context, batch, proposed + 1).seconds / one.seconds
 
     def block(proposed: int) -> Block:
-        tokens, times = expected_tokens(acceptance, proposed), relative(proposed)
-        return Block(proposed, times, needed_acceptance(times, proposed), tokens, max(0.0, tokens - times))
+        times = relative(proposed)
+        budget = max(0.0, tokens[proposed] - times)
+        return Block(proposed, times, needed_acceptance(times, proposed), tokens[proposed], budget)
 
     blocks = tuple(block(proposed) for proposed in BLOCKS)
-    paying = [n for n in range(1, LONGEST_BLOCK + 1) if expected_tokens(acceptance, n) > relative(n)]
+    paying = [n for n in range(1, LONGEST_BLOCK + 1) if tokens[n] > relative(n)]
     free = None
     if one.compute_s:
         free = max(1, int((one.weights_s + one.cache_s) / one.compute_s))
@@ -81,7 +74,7 @@ def break_even(cost: StepCost, context: int, batch: int = 1, acceptance: float =
 
 
 def needed_acceptance(cost: float, proposed: int) -> float | None:
-    """The acceptance at which `expected_tokens` equals the cost, by bisection; it grows with the acceptance."""
+    """The acceptance at which `expected_tokens` equals the cost, by bisection: they grow with it."""
     if cost <= 1:
         return 0.0
     if cost >= proposed + 1:
@@ -89,7 +82,7 @@ def needed_acceptance(cost: float, proposed: int) -> float | None:
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if expected_tokens(middle, proposed) < cost else (low, middle)
+        low, high = (middle, high) if expected_tokens((middle,) * proposed)[-1] < cost else (low, middle)
     return high
 
 

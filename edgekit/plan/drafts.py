@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.bundle import MANIFEST_NAME, Bundle, read_bundle
+from edgekit.bundle import MANIFEST_NAME, Bundle, DraftInfo, read_bundle
 from edgekit.errors import DeviceError
 from edgekit.plan.break_even import USUAL_ACCEPTANCE, needed_acceptance
 from edgekit.plan.estimate import Estimate
 from edgekit.plan.step_cost import CYCLES_PER_LAYER, StepCost, with_band
+from edgekit.runtime.drafting.expected import expected_tokens
 
 #: Tokens where only their chance is told.
 DEFAULT_TOKENS = 4
@@ -70,13 +70,18 @@ def drafts_for(model: str, tokens: int | None, acceptance: float | None) -> Draf
         DeviceError: more tokens than the bundle's heads propose.
         BundleError: the bundle is damaged.
     """
-    bundle = _bundle(model)
+    bundle = bundle_at(model)
     heads = None if bundle is None else bundle.manifest.draft
     if bundle is None or heads is None:
         if tokens is None and acceptance is None:
             return None
         chance, basis = _assumed(acceptance)
         return Drafts((chance,) * (tokens or DEFAULT_TOKENS), None, basis)
+    return drafts_of(bundle, heads, tokens, acceptance)
+
+
+def drafts_of(bundle: Bundle, heads: DraftInfo, tokens: int | None = None, acceptance: float | None = None) -> Drafts:
+    """What a bundle's draft heads propose. Arguments and DeviceError: as `drafts_for`."""
     count = tokens or heads.tokens
     if count > heads.tokens:
         raise DeviceError(
@@ -84,9 +89,9 @@ def drafts_for(model: str, tokens: int | None, acceptance: float | None) -> Draf
             f"--draft-tokens is {count}, {bundle.path} proposes {heads.tokens}",
             f"choose --draft-tokens {heads.tokens} or less",
         )
-    measured = (heads.acceptance or {}).get("greedy")
-    if acceptance is None and isinstance(measured, list) and len(measured) == heads.tokens:
-        chances, basis = tuple(float(each) for each in measured[:count]), "measured when the heads were trained"
+    measured = heads.acceptance.get("greedy")
+    if acceptance is None and measured is not None:
+        chances, basis = measured[:count], "measured when the heads were trained"
     else:
         chance, basis = _assumed(acceptance)
         chances = (chance,) * count
@@ -96,14 +101,13 @@ def drafts_for(model: str, tokens: int | None, acceptance: float | None) -> Draf
 
 def forecast(cost: StepCost, drafts: Drafts, context: int) -> DraftForecast:
     """Compare steps that draft and verify with plain ones. `cost` is of the model without draft heads."""
-    plain = cost.step(context).seconds
-    clock = cost.machine.gpu_clock_hz
-    drafting = 0.0
+    one, clock = cost.step(context), cost.machine.gpu_clock_hz
+    plain, drafting = one.seconds, 0.0
     if drafts.graph_bytes is not None:
-        drafting = cost.step(context).weights_s * drafts.graph_bytes / cost.step(context).weight_bytes
+        drafting = one.weights_s * drafts.graph_bytes / one.weight_bytes
         drafting += CYCLES_PER_LAYER * DRAFT_LAYERS / clock if clock else 0.0
-    verifying = [cost.step(context, positions=k + 1).seconds for k in range(len(drafts.chances) + 1)]
-    tokens = expected_by(drafts.chances)
+    more = (cost.step(context, positions=k + 1).seconds for k in range(1, len(drafts.chances) + 1))
+    verifying, tokens = [plain, *more], expected_tokens(drafts.chances)
     speeds = [1.0] + [e * plain / (v + drafting) for e, v in zip(tokens[1:], verifying[1:], strict=True)]
     best = max(range(len(speeds)), key=lambda k: speeds[k])
     seconds = plain if best == 0 else (verifying[best] + drafting) / tokens[best]
@@ -121,21 +125,13 @@ def forecast(cost: StepCost, drafts: Drafts, context: int) -> DraftForecast:
     )
 
 
-def expected_by(chances: Sequence[float]) -> list[float]:
-    """Tokens of a step with 0, 1, ... proposals, the model's own included."""
-    tokens, reached = [1.0], 1.0
-    for chance in chances:
-        reached *= chance
-        tokens.append(tokens[-1] + reached)
-    return tokens
-
-
 def _assumed(acceptance: float | None) -> tuple[float, str]:
     if acceptance is not None:
         return acceptance, "as given"
     return USUAL_ACCEPTANCE, "usual of draft models"
 
 
-def _bundle(model: str) -> Bundle | None:
+def bundle_at(model: str) -> Bundle | None:
+    """The bundle at that path; None where there is none. Raises BundleError for a damaged one."""
     path = Path(model).expanduser()
     return read_bundle(path) if (path / MANIFEST_NAME).is_file() else None

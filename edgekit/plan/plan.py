@@ -87,6 +87,8 @@ def make_plan(
     running = converted(sizes, options.cache_ratio) if options.attention == TPA else sizes
     cost = StepCost(running, on, options.dtype, options.of_plain_steps)
     weights = weight_bytes(running, options.dtype, options.context, options.compression)
+    # Draft heads are built as one more layer.
+    layers = running.layers + (options.compression.draft_head_bytes > 0)
     return Plan(
         model=model,
         source=sizes,
@@ -94,7 +96,7 @@ def make_plan(
         machine=on,
         options=options,
         memory=run_memory(running, on, options),
-        build=build_cost(device, device.backend, running.layers, weights),
+        build=build_cost(device, device.backend, layers, weights),
         speed=_speed(running, on, options, cost),
         break_even=break_even(cost, options.context, options.batch),
         drafting=None if options.drafts is None else forecast(cost, options.drafts, options.context),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from edgekit.plan.drafts import DraftForecast
 from edgekit.plan.estimate import Estimate
 
 
@@ -39,8 +38,3 @@ def figure(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}".rstrip("0").rstrip(".")
-
-
-def drafted_cells(found: DraftForecast | None) -> tuple[str, ...]:
-    """Tokens/s with drafts of the best length, and how often plain decoding's; nothing where no drafts are planned."""
-    return () if found is None else (rate(found.tokens_per_s), f"{found.best_speed_up:.2f} with {found.best}")

@@ -31,7 +31,9 @@ class KitResult:
         kit: the kit's own description: device profile, model, dtype, versions.
         machine: what the device said of itself.
         build, parity, benchmark: as those stages wrote them. All four are None where the run did not get so far.
-        failure: the stage that ended it, and why; None where all went well.
+        failure: the stage that ended it, and why; None where all went well, or where the run was not ended by an error
+            that it could write down.
+        passed: whether every stage came to its end.
     """
 
     file: Path
@@ -41,6 +43,7 @@ class KitResult:
     parity: dict[str, Any] | None
     benchmark: dict[str, Any] | None
     failure: dict[str, Any] | None
+    passed: bool
     document: dict[str, Any]
 
 
@@ -57,7 +60,8 @@ def read_kit_result(path: Path) -> KitResult:
     require_shape(document, SHAPE, str(path), _AGAIN)
     parts = {name: document.get(name) for name in PARTS}
     require_shape(parts, dict.fromkeys(PARTS, _OBJECT), str(path), _AGAIN)
-    return KitResult(path, document["kit"], **parts, failure=document["failure"], document=document)
+    passed = document.get("passed") is True
+    return KitResult(path, document["kit"], **parts, failure=document["failure"], passed=passed, document=document)
 
 
 def read_kit_results(paths: Sequence[Path]) -> tuple[KitResult, ...]:

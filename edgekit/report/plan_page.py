@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from edgekit import __version__
+from edgekit.plan.comparison import VERDICT, compared
 from edgekit.plan.facts import missing, notes
 from edgekit.plan.limits import largest_batch, largest_context
 from edgekit.plan.plan import Plan
 from edgekit.plan.step_cost import StepCost
 from edgekit.plan.suggestions import build_suggestions, run_suggestions
 from edgekit.plan.verdict import DOES_NOT_FIT, FITS, TIGHT
-from edgekit.plan.words import drafted_cells, duration, gigabytes, rate, size
+from edgekit.plan.words import duration, gigabytes, rate, size
 from edgekit.report.blocks import Block, Cell, Facts, Figure, Heading, Mood, Note, Page, Section, Table, Text, Tile
 from edgekit.report.numbers import NO_BREAK_SPACE
 from edgekit.report.svg import Bar, Bars, Lines, Point, Series
@@ -47,18 +49,10 @@ def _subtitle(plan: Plan) -> str:
 
 
 def _one(plan: Plan) -> list[Section]:
-    parts = {
-        "memory": ("Memory", _memory(plan)),
-        "speed": ("Speed", (_speed([plan]),)),
-        "build": ("Building", _build(plan)),
-        "limits": ("What else fits", _limits(plan)),
-        "tokens": ("Several tokens at once, and smaller caches", _break_even(plan)),
-        "notes": ("To know", _remarks(plan)),
-    }
-    labels = {"tokens": "Several tokens"}
-    sections = [Section(name, title, blocks, label=labels.get(name, "")) for name, (title, blocks) in parts.items()]
-    sections[0] = Section("memory", *parts["memory"], tiles=_tiles(plan))
-    return sections
+    return [
+        Section(part.name, part.title, part.make(plan), tiles=_tiles(plan) if place == 0 else (), label=part.label)
+        for place, part in enumerate(_PARTS)
+    ]
 
 
 def _several(plans: Sequence[Plan]) -> list[Section]:
@@ -70,36 +64,21 @@ def _several(plans: Sequence[Plan]) -> list[Section]:
     for plan in plans:
         device = plan.machine.device
         parts: list[Block] = [Note(f"{plan.run_verdict}, in power mode {plan.machine.mode.name}", _mood(plan))]
-        for title, found in (
-            ("Memory at run time", _memory(plan)),
-            ("Building", _build(plan)),
-            ("What else fits", _limits(plan)),
-            ("Several tokens at once, and smaller caches", _break_even(plan)),
-            ("To know", _remarks(plan)),
-        ):
-            parts += [Heading(title), *found]
+        for part in _PARTS:
+            if not part.drawn_together:
+                parts += [Heading(part.title), *part.make(plan)]
         sections.append(Section(device.name, device.title, tuple(parts), label=device.name))
     return sections
 
 
 def comparison(plans: Sequence[Plan]) -> Table:
     """The devices in a table."""
-    rows: tuple[tuple[Text, ...], ...] = tuple(
-        (
-            plan.machine.device.title,
-            _verdict(plan.run_verdict),
-            f"{gigabytes(plan.memory.total.value)} of {gigabytes(plan.memory.available)}",
-            rate(plan.speed.tokens_per_s),
-            plan.speed.step.limit,
-            duration(plan.speed.first_token_s) if plan.speed.first_token_s else "unknown",
-            *drafted_cells(plan.drafting),
-        )
-        for plan in plans
-    )
-    head: tuple[str, ...] = ("device", "verdict", "memory", "tokens/s", "limited by", "first token")
-    if plans[0].drafting is not None:
-        head = (*head, "drafted tokens/s", "speed-up")
-    return Table("Devices", head, rows)
+    cells = compared(plans)
+    rows: list[tuple[Text, ...]] = [
+        (plan.machine.device.title, *(_verdict(text) if name == VERDICT else text for name, text in row.items()))
+        for plan, row in zip(plans, cells, strict=True)
+    ]
+    return Table("Devices", ("device", *cells[0]), tuple(rows))
 
 
 def _tiles(plan: Plan) -> tuple[Tile, ...]:
@@ -227,3 +206,29 @@ def _verdict(verdict: str) -> Cell:
 
 def _mood(plan: Plan) -> Mood:
     return _MOODS[plan.run_verdict]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a page: a section where there is one plan, and below a heading of each device where there are several.
+
+    Attributes:
+        name: in addresses; label: in the navigation, "" for the title.
+        drawn_together: whether several devices are in one plot.
+    """
+
+    name: str
+    title: str
+    make: Callable[[Plan], tuple[Block, ...]]
+    label: str = ""
+    drawn_together: bool = False
+
+
+_PARTS = (
+    _Part("memory", "Memory at run time", _memory, label="Memory"),
+    _Part("speed", "Speed", lambda plan: (_speed([plan]),), drawn_together=True),
+    _Part("build", "Building", _build),
+    _Part("limits", "What else fits", _limits),
+    _Part("tokens", "Several tokens at once, and smaller caches", _break_even, label="Several tokens"),
+    _Part("notes", "To know", _remarks),
+)

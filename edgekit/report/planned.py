@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgekit.bundle import Bundle, EngineEntry
@@ -14,7 +14,7 @@ from edgekit.plan.estimate import Estimate
 from edgekit.plan.machine import released
 from edgekit.plan.memory import ACTIVATIONS, WEIGHTS
 from edgekit.plan.model_sizes import model_sizes
-from edgekit.plan.options import options_for
+from edgekit.plan.of_bundle import options_of_bundle
 from edgekit.plan.plan import Plan, make_plan
 from edgekit.report import speed
 from edgekit.report.kit_result import KitResult
@@ -57,15 +57,15 @@ def of_kit(bundle: Bundle, kit: KitResult) -> list[Foretold]:
         DeviceError: the device has no profile, or not of this dtype.
         ModelError, CheckpointError: the planner does not know the bundle's architecture, or its config.json is damaged.
     """
+    engine = (kit.build or {}).get("engine", {})
+    bundle = _as_built(bundle, engine.get("draft"))
     plan = _planner(bundle, str(kit.kit["device"]), str(kit.kit["dtype"]), kit.kit.get("software"))
     timed = kit.benchmark is not None and misfit(kit.benchmark, speed.TIMED) is None
     found = list(_speed(kit.benchmark, plan)) if kit.benchmark is not None and timed else []
     build = plan(context=bundle.manifest.cache.capacity_limit).build
-    engine = (kit.build or {}).get("engine", {})
-    taken = {name: engine.get(name) for name in ("build_seconds", "build_peak_memory_bytes")}
-    numbers = {name: value for name, value in taken.items() if isinstance(value, (int, float))}
-    found += _paired("build: time", "s", build.seconds, numbers.get("build_seconds"))
-    return found + _paired("build: peak memory", "B", build.memory, numbers.get("build_peak_memory_bytes"))
+    taken = _with_draft(engine)
+    found += _paired("build: time", "s", build.seconds, taken["build_seconds"])
+    return found + _paired("build: peak memory", "B", build.memory, taken["build_peak_memory_bytes"])
 
 
 def of_engine(bundle: Bundle, engine: EngineEntry) -> list[Foretold]:
@@ -73,19 +73,43 @@ def of_engine(bundle: Bundle, engine: EngineEntry) -> list[Foretold]:
 
     Raises: as `of_kit`.
     """
-    plan = _planner(bundle, engine.device, engine.dtype)(
+    built = _with_draft(asdict(engine))
+    plan = _planner(_as_built(bundle, engine.draft), engine.device, engine.dtype)(
         context=engine.max_kv_cache_capacity, batch=engine.max_batch_size, max_input=engine.max_input_len
     )
     return [
-        *_paired("weights", "B", plan.memory.of(WEIGHTS), engine.weights_bytes),
+        *_paired("weights", "B", plan.memory.of(WEIGHTS), built["weights_bytes"]),
         *_paired("activations", "B", plan.memory.of(ACTIVATIONS), engine.activation_bytes),
-        *_paired("build: peak memory", "B", plan.build.memory, engine.build_peak_memory_bytes),
-        *_paired("build: time", "s", plan.build.seconds, engine.build_seconds),
+        *_paired("build: peak memory", "B", plan.build.memory, built["build_peak_memory_bytes"]),
+        *_paired("build: time", "s", plan.build.seconds, built["build_seconds"]),
     ]
 
 
+def _as_built(bundle: Bundle, draft: object) -> Bundle:
+    """The bundle, without its draft heads where there is no engine of them."""
+    return bundle if draft is not None else replace(bundle, manifest=replace(bundle.manifest, draft=None))
+
+
+#: Of a decoder's engine and that of its draft heads together. They are built one after the other, each in a process.
+_TOGETHER: dict[str, Callable[[list[float]], float]] = {
+    "weights_bytes": sum,
+    "build_seconds": sum,
+    "build_peak_memory_bytes": max,
+}
+
+
+def _with_draft(engine: Mapping[str, Any]) -> dict[str, float | None]:
+    """What both engines of an entry took; None where one of them does not say."""
+    parts = [engine] + ([engine["draft"]] if isinstance(engine.get("draft"), dict) else [])
+    found: dict[str, float | None] = {}
+    for name, together in _TOGETHER.items():
+        numbers = [part[name] for part in parts if isinstance(part.get(name), (int, float))]
+        found[name] = together(numbers) if len(numbers) == len(parts) else None
+    return found
+
+
 def _planner(bundle: Bundle, device: str, dtype: str, software: str | None = None) -> Callable[..., Plan]:
-    """Makes plans of a bundle on a device; the options are those of `options_for`.
+    """Makes plans of a bundle on a device; the options are those of `options_of_bundle`.
 
     Args:
         software: the release that runs there ("JetPack 6.2"), where that is known.
@@ -95,7 +119,7 @@ def _planner(bundle: Bundle, device: str, dtype: str, software: str | None = Non
     release = next((each for each in profile.software if each.name == software), None)
     if release is not None:
         profile = released(profile, release)
-    return lambda **options: make_plan(name, sizes, profile, options_for(sizes, dtype=dtype, **options))
+    return lambda **options: make_plan(name, sizes, profile, options_of_bundle(bundle, sizes, dtype=dtype, **options))
 
 
 def _speed(bench: dict[str, Any], plan: Callable[..., Plan]) -> Iterator[Foretold]:

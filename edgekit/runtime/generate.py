@@ -76,15 +76,14 @@ def generate(
     pending = context[statistics.reused_tokens :]
     statistics.processed_tokens = len(pending)
 
-    proposal, behind = NO_DRAFT, 0
+    proposal = NO_DRAFT
     while True:
         active = drafting if statistics.generated_tokens and len(pending) == 1 else None
         with statistics.timed() as drafted:
             if active is not None:
                 # With the pending token they have to fit, and one more token is chosen after them.
                 most = min(cache.room, _left(options, statistics)) - 1
-                features = cache.features(behind)
-                proposal = active.propose(DraftContext(context, features, drafted_by, generator), most)
+                proposal = active.propose(DraftContext(context, cache.features(), drafted_by, generator), most)
         pieces = [
             pending[start : start + options.prompt_chunk] for start in range(0, len(pending), options.prompt_chunk)
         ]
@@ -101,8 +100,7 @@ def generate(
 
         with statistics.timed() as judged:
             verdict = verify(logits, proposal, options.sampling, history, generator)
-            behind = len(proposal.tokens) - verdict.accepted
-            cache.drop(behind)
+            cache.drop(len(proposal.tokens) - verdict.accepted)
         if active is not None:
             active.record(verdict.accepted, drafted.seconds, ran.seconds + judged.seconds)
         chosen = (*proposal.tokens[: verdict.accepted], verdict.token)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit import contract
-from edgekit.errors import BundleError, SessionError
+from edgekit.errors import BundleError, EdgekitError, SessionError
 from edgekit.runtime.drafting.trt_draft_session import TrtDraftSession
 from edgekit.runtime.engine_compatibility import RegisteredPlugin, check_engine_files, check_plugins
 from edgekit.runtime.trt_choice import chosen_engine
@@ -43,9 +43,10 @@ def open_session(
         )
     chosen = chosen_engine(bundle, lambda entry: _check_capacity(entry, capacity, bundle))
     entry, trt, cuda = chosen
-    check_engine_files(bundle, entry)
-    libraries = [bundle.file(name) for name in dict.fromkeys(plugin.library for plugin in entry.plugins)]
-    engine = open_engine(DecoderEngine, trt, bundle.file(entry.file), libraries)
+    plugins = list(dict.fromkeys(plugin.library for plugin in entry.plugins))
+    # A draft engine beside it is read when that is opened.
+    check_engine_files(bundle, entry, [entry.file, *plugins])
+    engine = open_engine(DecoderEngine, trt, bundle.file(entry.file), [bundle.file(name) for name in plugins])
     cache = bundle.manifest.cache
     try:
         check_plugins(entry, _registered(engine.runtime), bundle.path)
@@ -86,6 +87,15 @@ def open_draft_session(bundle: Bundle, vocabulary: npt.NDArray[np.int64]) -> Trt
     except BaseException:
         engine.close()
         raise
+
+
+def runs_draft_heads(bundle: Bundle) -> bool:
+    """Whether this machine can run an engine that has one of the draft heads beside it. Reads no engine."""
+    try:
+        chosen_engine(bundle, lambda entry: _check_drafts(entry, bundle))
+    except EdgekitError:
+        return False
+    return True
 
 
 def _check_drafts(entry: EngineEntry, bundle: Bundle) -> None:

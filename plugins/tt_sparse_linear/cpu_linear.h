@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../common/arena.h"
+#include "cpu_codes.h"
 #include "cpu_pair.h"
 #include "cpu_residual.h"
 
@@ -52,6 +53,8 @@ class Tokens {
       const int rows = in_units(kWork / (count * p.inputs), 4, p.rank);
       parallel(parts(p.rank, rows), [&](std::size_t i) {
         const int from = static_cast<int>(i) * rows;
+        if (count == 1 && whole_blocks(p.a, p.inputs))
+          return project_one(p.a, wide, p.inputs, from, std::min(p.rank, from + rows), inner);
         thread_local Arena arena;
         const std::size_t room = widened_room(static_cast<std::size_t>(p.inputs) * 4);
         arena.reset(Arena::bytes<A>(room));
@@ -97,9 +100,12 @@ class Tokens {
     thread_local Arena arena;
     arena.reset(Arena::bytes<A>(size) + Arena::bytes<A>(room));
     A* sums = arena.take<A>(size);
-    for (int m = 0; m < count; ++m)
-      for (int o = 0; o < step; ++o) sums[m * step + o] = p.bias && o < width ? to_accum(p.bias[from + o]) : A(0);
-    if (p.rank > 0) expand(p.b, inner, count, p.rank, p.outputs, from, width, sums, step, arena.take<A>(room));
+    std::fill(sums, sums + size, A(0));
+    for (int m = 0; m < count && p.bias; ++m) detail::convert(p.bias + from, width, sums + m * step);
+    if (p.rank > 0 && count == 1 && whole_blocks(p.b, p.outputs, from) && width % p.b.block == 0)
+      expand_one(p.b, inner, p.rank, p.outputs, from, width, sums);
+    else if (p.rank > 0)
+      expand(p.b, inner, count, p.rank, p.outputs, from, width, sums, step, arena.take<A>(room));
     if (p.residual != kNothing) add_residual(from, width, sums, step);
     for (int m = 0; m < count; ++m) {
       T* to = p.y + (static_cast<std::ptrdiff_t>(first) + m) * p.outputs + from;
@@ -126,12 +132,12 @@ class Tokens {
     const std::size_t pieces = pieces_of(p.inputs), most = std::max(kValues, p.inputs);
     thread_local Arena arena;
     arena.reset(Arena::bytes<A>(kTokens + lanes) + Arena::bytes<A>(widened_room(most) + kPiece) +
-                Arena::bytes<std::uint16_t>(pieces) + Arena::bytes<std::int32_t>(p.inputs + kPiece) +
+                Arena::bytes<std::uint16_t>(pieces) + Arena::bytes<std::int32_t>(p.inputs + 2 * kPiece) +
                 Arena::bytes<A>(spreads() ? kSpread * (static_cast<std::size_t>(stride) + count) : 0));
     A* of_row = arena.take<A>(kTokens + lanes);
     A* room = arena.take<A>(widened_room(most) + kPiece);
     std::uint16_t* mask = arena.take<std::uint16_t>(pieces);
-    std::int32_t* columns = arena.take<std::int32_t>(p.inputs + kPiece);
+    std::int32_t* columns = arena.take<std::int32_t>(p.inputs + 2 * kPiece);
     A* dense = arena.take<A>(spreads() ? kSpread * (static_cast<std::size_t>(stride) + count) : 0);
     for (int o = 0; o < width;) {
       int end = o;
@@ -139,11 +145,29 @@ class Tokens {
       for (std::int64_t next; end < width && ((next = entries_of(from + end)) + all <= kValues || end == o); ++end)
         all += next;
       const std::size_t start = start_of(from + o);
+      if (of_codes_in_groups()) {
+        for (; o < end; ++o) sums[o] += codes_in_groups(from + o);
+        continue;
+      }
       const A* values = widened(p.values, p.entries, start, all, room);
       if (p.values.bits == 0 && values != room) values = std::copy(values, values + all, room) - all;
       if (p.residual == kColumns) check_columns(from + o, start, all);
       if (spreads()) {
         spread_rows(from, o, end, values, mask, dense, sums, step);
+        o = end;
+      }
+      if (p.residual == kColumns && !padded) {
+        const std::uint16_t* where = static_cast<const std::uint16_t*>(p.positions);
+        for (int m = 0; m < count; ++m) {
+          const A* x = wide + static_cast<std::ptrdiff_t>(m) * stride;
+          const A* of_entries = values - start;
+          std::int64_t begin = start;
+          for (int i = o; i < end; ++i) {
+            const std::int64_t next = start_of(from + i + 1);
+            sums[m * step + i] += gathered(x, where + begin, of_entries + begin, static_cast<int>(next - begin));
+            begin = next;
+          }
+        }
         o = end;
       }
       for (; o < end; ++o) {
@@ -168,6 +192,43 @@ class Tokens {
 #else
     return false;
 #endif
+  }
+
+  // Whether one token is multiplied by 2:4 codes as they are stored.
+  bool of_codes_in_groups() const {
+#if defined(__AVX512F__)
+    return std::is_same_v<A, float> && count == 1 && p.residual == kGroups && p.kept == 2 &&
+           p.inputs % (2 * kPiece) == 0 && (p.values.bits == 8 || p.values.bits == 4);
+#else
+    return false;
+#endif
+  }
+
+  A codes_in_groups([[maybe_unused]] int o) const {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<A, float>) {
+      const std::uint8_t* places = static_cast<const std::uint8_t*>(p.positions) + std::size_t(o) * (p.inputs / 8);
+      const std::uint8_t* codes = static_cast<const std::uint8_t*>(p.values.data);
+      const std::size_t first = static_cast<std::size_t>(o) * (p.inputs / 2), units = p.values.block / kUnit;
+      const float16* scales = p.values.scales;
+      std::size_t block = first / p.values.block, left = units - first / kUnit % units;
+      __m512 scale = _mm512_set1_ps(detail::scale_of(scales[block]));
+      const auto scaled = [&](__m512 found) {
+        found = _mm512_mul_ps(found, scale);
+        if (--left == 0 && (++block) * p.values.block < static_cast<std::size_t>(p.entries)) {
+          left = units;
+          scale = _mm512_set1_ps(detail::scale_of(scales[block]));
+        }
+        return found;
+      };
+      if (p.values.bits == 8)
+        return two_of_four(wide, places, p.inputs,
+                           [&](int i) { return scaled(detail::codes_of<8>(codes + first + i * kUnit)); });
+      return two_of_four(wide, places, p.inputs,
+                         [&](int i) { return scaled(detail::codes_of<4>(codes + first / 2 + i * (kUnit / 2))); });
+    }
+#endif
+    return A(0);
   }
 
   // Rows from + o to from + end - 1, made dense, a few at a time; behind them `dense` has room for their sums.
@@ -229,19 +290,21 @@ class Tokens {
       if (!padded && p.residual == kGroups && p.kept == 2 && p.inputs % (2 * kPiece) == 0) {
         const std::uint8_t* places = static_cast<const std::uint8_t*>(p.positions) + std::size_t(o) * (p.inputs / 8);
         for (int m = 0; m < count; ++m)
-          of_row[m] = two_of_four(wide + static_cast<std::ptrdiff_t>(m) * stride, places, p.inputs, values);
-        return;
-      }
-      if (!padded) {
-        const std::uint16_t* mask = mask_of(o, entries, room);
-        for (int m = 0; m < count; ++m)
-          of_row[m] = masked(wide + static_cast<std::ptrdiff_t>(m) * stride, mask, pieces_of(p.inputs), values);
+          of_row[m] = two_of_four(wide + static_cast<std::ptrdiff_t>(m) * stride, places, p.inputs,
+                                  [=](int i) { return _mm512_loadu_ps(values + i * kPiece); });
         return;
       }
     }
 #endif
-    columns_of_mask(mask_of(o, entries, room), pieces_of(p.inputs), columns);
-    by_columns(columns, values, entries, of_row);
+    const std::uint16_t* mask = mask_of(o, entries, room);
+    if (p.inputs <= 65536) {
+      std::uint16_t* narrow = reinterpret_cast<std::uint16_t*>(columns);
+      columns_of_mask(mask, pieces_of(p.inputs), narrow);
+      by_columns(narrow, values, entries, of_row);
+    } else {
+      columns_of_mask(mask, pieces_of(p.inputs), columns);
+      by_columns(columns, values, entries, of_row);
+    }
   }
 
   template <class C>

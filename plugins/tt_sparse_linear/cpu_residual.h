@@ -16,29 +16,6 @@ namespace edgekit::tt_sparse {
 enum Residual : int { kNothing = 0, kColumns = 1, kBitmap = 2, kGroups = 3 };
 constexpr int kGroup = 4;
 
-// x[columns[0]], x[columns[1]], ... for as many columns as lanes.
-template <class A, class C>
-inline simd::Vector<A> gather(const A* x, const C* columns) {
-  simd::Vector<A> found;
-  for (int lane = 0; lane < simd::kLanes<A>; ++lane) found[lane] = x[columns[lane]];
-  return found;
-}
-
-#if defined(__AVX512F__)
-template <>
-inline simd::Vector<float> gather(const float* x, const std::uint16_t* columns) {
-  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(columns));
-  const __m512i places = _mm512_maskz_cvtepu16_epi32(0xffff, halves);
-  return simd::bits_as<simd::Vector<float>>(_mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, places, x, 4));
-}
-#elif defined(__AVX2__)
-template <>
-inline simd::Vector<float> gather(const float* x, const std::uint16_t* columns) {
-  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(columns));
-  return simd::bits_as<simd::Vector<float>>(_mm256_i32gather_ps(x, _mm256_cvtepu16_epi32(halves), 4));
-}
-#endif
-
 // Whether all of some columns are inputs.
 inline bool all_inputs(const std::uint16_t* columns, std::size_t count, int inputs) {
   std::uint16_t most = 0;
@@ -46,32 +23,31 @@ inline bool all_inputs(const std::uint16_t* columns, std::size_t count, int inpu
   return count == 0 || most < inputs;
 }
 
-// sum_z values[z] x[columns[z]]; values may be read to the end of a vector.
+// sum_z values[z] x[columns[z]]. Four inputs at a time are put into a vector one by one: processors' gather instructions
+// took twice as long (AVX-512 on Zen 5) where they exist.
 template <class A, class C>
-A gathered(const A* x, const C* columns, const A* values, int entries) {
-  constexpr int lanes = simd::kLanes<A>;
-  simd::Vector<A> even = {}, odd = {};
+inline A gathered(const A* x, const C* columns, const A* values, int entries) {
+  typedef A Four __attribute__((vector_size(4 * sizeof(A))));
+  Four even = {}, odd = {};
+  const auto add = [&](Four& sum, int z) {
+    const Four found = {x[columns[z]], x[columns[z + 1]], x[columns[z + 2]], x[columns[z + 3]]};
+    Four value;
+    std::memcpy(&value, values + z, sizeof value);
+    sum += found * value;
+  };
   int z = 0;
-  for (; z + 2 * lanes <= entries; z += 2 * lanes) {
-    even += gather(x, columns + z) * simd::load(values + z);
-    odd += gather(x, columns + z + lanes) * simd::load(values + z + lanes);
+  for (; z + 8 <= entries; z += 8) {
+    add(even, z);
+    add(odd, z + 4);
   }
-  if (z + lanes <= entries) {
-    even += gather(x, columns + z) * simd::load(values + z);
-    z += lanes;
+  if (z + 4 <= entries) {
+    add(even, z);
+    z += 4;
   }
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-  if constexpr (std::is_same_v<A, float> && sizeof(C) == 2) {
-    const __mmask16 there = static_cast<__mmask16>((1u << (entries - z)) - 1);
-    const __m512i places = _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_maskz_loadu_epi16(there, columns + z));
-    const __m512 found = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, places, x, 4);
-    odd += simd::bits_as<simd::Vector<float>>(_mm512_mul_ps(found, _mm512_maskz_loadu_ps(there, values + z)));
-    return simd::sum<A>(even + odd);
-  }
-#endif
-  A total[4] = {};
-  for (int i = 0; z < entries; ++z, i = (i + 1) % 4) total[i] += x[columns[z]] * values[z];
-  return total[0] + total[1] + (total[2] + total[3]) + simd::sum<A>(even + odd);
+  A total = 0;
+  for (; z < entries; ++z) total += x[columns[z]] * values[z];
+  const Four sum = even + odd;
+  return total + ((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
 // sums[m] = sum_z values[z] across[columns[z]][m] for m < padded, a multiple of the lanes; across is [K][padded].
@@ -142,8 +118,8 @@ inline void mask_of_groups(const std::uint8_t* places, std::size_t start, int in
   std::size_t at = start * kept;
   if (kept == 2 && at % 4 == 0 && inputs % 8 == 0) {
     static constexpr TwoGroups table;
-    for (int i = 0; i < inputs / 8; ++i)
-      mask[i / 2] |= static_cast<std::uint16_t>(table.bits[places[at / 4 + i]] << i % 2 * 8);
+    std::uint8_t* bytes = reinterpret_cast<std::uint8_t*>(mask);
+    for (int i = 0; i < inputs / 8; ++i) bytes[i] = table.bits[places[at / 4 + i]];
     return;
   }
   for (int column = 0; column < inputs; column += kGroup) {
@@ -164,41 +140,29 @@ inline int ones(const std::uint16_t* mask, int pieces) {
   return count;
 }
 
-// The inputs whose bits are set, in order; room for kPiece more than that.
-inline void columns_of_mask(const std::uint16_t* mask, int pieces, std::int32_t* columns) {
-  for (int piece = 0; piece < pieces; ++piece) {
-#if defined(__AVX512F__)
-    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    const __m512i all = _mm512_add_epi32(lanes, _mm512_set1_epi32(piece * kPiece));
-    _mm512_storeu_si512(columns, _mm512_maskz_compress_epi32(mask[piece], all));
-    columns += __builtin_popcount(mask[piece]);
-#else
-    for (unsigned left = mask[piece]; left; left &= left - 1) *columns++ = piece * kPiece + __builtin_ctz(left);
-#endif
-  }
-}
-
-#if defined(__AVX512F__)
-// sum over the set bits of the next value times x; x and values may be read to the end of a piece.
-inline float masked(const float* x, const std::uint16_t* mask, int pieces, const float* values) {
-  __m512 sum[4] = {};
+// The inputs whose bits are set, in order; room for 2 kPiece more than that.
+template <class C>
+inline void columns_of_mask(const std::uint16_t* mask, int pieces, C* columns) {
   int piece = 0;
-  const auto add = [&](int i) {
-    const __mmask16 bits = mask[piece + i];
-    __m512 next = _mm512_loadu_ps(values);
-    asm("" : "+v"(next));  // an expansion from memory is microcode on some processors
-    const __m512 spread = _mm512_maskz_expand_ps(bits, next);
-    sum[i] = _mm512_fmadd_ps(spread, _mm512_loadu_ps(x + static_cast<std::ptrdiff_t>(piece + i) * kPiece), sum[i]);
-    values += __builtin_popcount(bits);
-  };
-  for (; piece + 4 <= pieces; piece += 4) {
-    add(0), add(1), add(2), add(3);
+#if defined(__AVX512VBMI2__) && defined(__AVX512BW__)
+  if constexpr (sizeof(C) == 2) {
+    static constexpr std::uint16_t kLanes[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                                 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+    __m512i all = _mm512_loadu_si512(kLanes);
+    for (; piece + 2 <= pieces; piece += 2, all = _mm512_add_epi16(all, _mm512_set1_epi16(2 * kPiece))) {
+      std::uint32_t bits;
+      std::memcpy(&bits, mask + piece, sizeof bits);
+      _mm512_storeu_si512(columns, _mm512_maskz_compress_epi16(bits, all));
+      columns += __builtin_popcount(bits);
+    }
   }
-  for (; piece < pieces; ++piece) add(0);
-  const __m512 total = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
-  return simd::sum<float>(simd::bits_as<simd::Vector<float>>(total));
+#endif
+  for (; piece < pieces; ++piece)
+    for (unsigned left = mask[piece]; left; left &= left - 1)
+      *columns++ = static_cast<C>(piece * kPiece + __builtin_ctz(left));
 }
 
+#if defined(__AVX512F__)
 // The row that the bits and values stand for; values may be read to the end of a piece.
 inline void spread(const std::uint16_t* mask, int pieces, const float* values, float* row) {
   for (int piece = 0; piece < pieces; ++piece, row += kPiece) {
@@ -210,17 +174,19 @@ inline void spread(const std::uint16_t* mask, int pieces, const float* values, f
 }
 
 // Two of each group of 4 inputs, whose number is a multiple of 32: places of 2 bits choose among two vectors of x.
-inline float two_of_four(const float* x, const std::uint8_t* places, int inputs, const float* values) {
+// `values(i)`: those of numbers 16 i to 16 i + 15.
+template <class Values>
+inline float two_of_four(const float* x, const std::uint8_t* places, int inputs, const Values& values) {
   const __m512i first = _mm512_set_epi32(28, 28, 24, 24, 20, 20, 16, 16, 12, 12, 8, 8, 4, 4, 0, 0);
   const __m512i shifts = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
   __m512 sum[2] = {};
-  for (int k = 0, i = 0; k < inputs; k += 2 * kPiece, i ^= 1, values += kPiece, places += 4) {
+  for (int k = 0, i = 0; k < inputs; k += 2 * kPiece, ++i, places += 4) {
     int word;
     std::memcpy(&word, places, sizeof word);
     const __m512i shifted = _mm512_maskz_srlv_epi32(0xffff, _mm512_set1_epi32(word), shifts);
     const __m512i at = _mm512_ternarylogic_epi32(shifted, _mm512_set1_epi32(3), first, 0xea);  // shifted & 3 | first
     const __m512 found = _mm512_permutex2var_ps(_mm512_loadu_ps(x + k), at, _mm512_loadu_ps(x + k + kPiece));
-    sum[i] = _mm512_fmadd_ps(found, _mm512_loadu_ps(values), sum[i]);
+    sum[i & 1] = _mm512_fmadd_ps(found, values(i), sum[i & 1]);
   }
   return simd::sum<float>(simd::bits_as<simd::Vector<float>>(_mm512_add_ps(sum[0], sum[1])));
 }

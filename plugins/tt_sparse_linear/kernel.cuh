@@ -133,7 +133,7 @@ struct SparseRow {
 // y = inner B + x S^T + bias. Warps share the ranks, each lane with an output of its own; then they share the rows of
 // the residual, each lane with entries of its own. Grid: (groups of outputs, groups of tokens).
 template <class T>
-__global__ void __launch_bounds__(kLinearThreads)
+__global__ void __launch_bounds__(kLinearThreads, 4)
     tt_sparse_kernel(const TtSparseLinearParams p, const accum_t<T>* inner) {
   using A = accum_t<T>;
   EDGEKIT_SHARED_MEMORY(memory);

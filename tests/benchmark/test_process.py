@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from edgekit.benchmark.run import BenchmarkOptions, options_within
 from edgekit.benchmark.worker import Request, serve
 from edgekit.errors import BundleError, DoesNotFit, SessionError
 from edgekit.progress import SilentProgress
+from tests.chat.tiny_bundle import write_tiny_bundle
 
 REQUEST = Request("measure", "/bundles/x", "cpu", 2, (128, 512), (7,), 3, 5)
 
@@ -117,3 +119,14 @@ def test_an_interrupt_ends_the_worker(worker: Callable[[str], None]) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_worker(REQUEST, Interrupts())
+
+
+@pytest.mark.parametrize(("count", "end"), [(2, "result"), (99, "error")])
+def test_what_is_opened_to_time_drafts_is_closed(tmp_path: Path, ort_sessions: list[Any], count: int, end: str) -> None:
+    bundle, out = str(write_tiny_bundle(tmp_path / "bundle")), io.StringIO()
+    request = Request(
+        "drafts", bundle, "cpu", 1, draft=bundle, draft_tokens=count, answer_tokens=4, conversations=(("a", ["one"]),)
+    )
+    serve(request, out)
+    assert end in json.loads(out.getvalue().splitlines()[-1])
+    assert [each._session is None for each in ort_sessions] == [True, True]

@@ -100,7 +100,7 @@ def test_10_without_the_flag_is_refused() -> None:
     ],
 )
 def test_forms_by_version(version: str, forms: tuple[str, ...]) -> None:
-    assert TENSORRT.forms(module(version)) == forms
+    assert TENSORRT.forms(version) == forms
 
 
 def test_options_become_flags() -> None:
@@ -148,6 +148,15 @@ def test_cuda_by_the_package(name: str, cuda: str, monkeypatch: pytest.MonkeyPat
     packages = [SimpleNamespace(metadata={"Name": other}) for other in ("numpy", "tensorrt-rtx-cu11", name)]
     monkeypatch.setattr(metadata, "distributions", lambda: packages)
     assert TENSORRT.cuda() == cuda
+
+
+def test_only_tensorrt_rtx_builds_for_a_gpu_that_is_not_here() -> None:
+    members = {"NONE": 0, "SM89": 89}
+    trt = SimpleNamespace(ComputeCapability=SimpleNamespace(__members__=members))
+    for name, elsewhere in (("tensorrt", False), ("tensorrt-rtx", True)):
+        backend = backend_named(name)
+        assert backend.builds_elsewhere is elsewhere
+        assert (backend.targets(trt) is not None) is elsewhere
 
 
 def test_only_regular_tensorrt_has_a_timing_cache() -> None:

@@ -58,13 +58,14 @@ def test_every_dtype_builds(
     form: str, dtype: str, components: int, checkpoint: Checkpoint, build: Build, tmp_path: Path
 ) -> None:
     drafted = Drafted(checkpoint, tmp_path, form, dtype, components, feature_layers=(1, 2))
-    built = build(tmp_path / "draft.onnx", axes={"batch_size": (1, 1, 3)})
+    built = build(tmp_path / "draft.onnx", axes={"batch_size": (1, 1, 3), "new_positions": (1, 2, 32)})
     assert "layers" in built, built
     assert built["layers"].get("TOPK", 0) == (components < 4)
     vocabulary = drafted.found.heads.config.vocabulary
     assert [(output["name"], output["dtype"], output["shape"]) for output in built["outputs"]] == [
         ("draft_log_weights", "float32", [-1, components]),
         ("draft_probabilities", "float32", [-1, 3, components, vocabulary]),
+        ("draft_present", "float32", [-1, 7, 129]),
     ]
 
 
@@ -93,9 +94,10 @@ def test_a_bundle_gets_both_engines(made: Bundle, tmp_path: Path, own_cache: Pat
     ranges = {each.name: (each.smallest, each.usual, each.largest) for each in profile.shapes}
     assert profile.name == "draft"
     assert ranges == {
-        "draft_features": ((1, 128), (1, 128), (2, 128)),
-        "draft_token": ((1,), (1,), (2,)),
+        "draft_features": ((1, 1, 128), (1, 2, 128), (2, 32, 128)),
+        "draft_token": ((1, 1), (1, 2), (2, 32)),
         "draft_noise": ((1, 4), (1, 4), (2, 4)),
+        "draft_past": ((1, 7, 129), (1, 7, 129), (2, 7, 129)),
     }
     assert f"built in {entry.draft.build_seconds:.1f} s" in dict(engine_rows(entry))["  draft heads"]
 
@@ -106,6 +108,15 @@ def test_a_bundle_gets_both_engines(made: Bundle, tmp_path: Path, own_cache: Pat
     assert (again, origin) == (entry, "cache")
     for name in entry.engine_files:
         assert sha256_of(other.path / name) == sha256_of(bundle.path / name)
+
+    # A build is expected to take as long as both took, and is not known by one of them.
+    prepared = prepared_build(other, request(limits={"max_batch_size": 2}))
+    assert prepared.draft is not None
+    both = entry.build_seconds + entry.draft.build_seconds
+    assert prepared.seconds_before == pytest.approx(both, abs=0.002)
+    (own_cache / "engines" / prepared.draft.key / "build.json").rename(tmp_path / "build.json")
+    assert prepared_build(other, request(limits={"max_batch_size": 2})).seconds_before is None
+    (tmp_path / "build.json").rename(own_cache / "engines" / prepared.draft.key / "build.json")
 
     # An engine without its draft graph's is not whole.
     content = bytearray((bundle.path / entry.draft.file).read_bytes())

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.contract import FORM_JETPACK6, FORM_TENSORRT
+from edgekit.export.write import MODEL_FILE, write_model
 from tests.build.conftest import Build
 from tests.build.graphs import SIZES, one_operator
+from tests.rewrite.test_tt_sparse_rules import NAMES, graph_of, rewritten
 
 VARIANTS = [
     {},
@@ -54,8 +57,34 @@ def test_a_refused_compressed_layer_says_what_is_wrong(
     assert "edgekit::TTSparseLinear" in refused["stderr"]
 
 
-def test_the_body_of_a_compressed_layer_builds(build: Build) -> None:
-    built = build(one_operator("TTSparseLinear", "float16"))
+@pytest.mark.parametrize(
+    ("variant", "products"),
+    [({"residual": 2, "value_bits": 8}, 3), ({"residual": 3, "factor_bits": 4}, 3), ({"residual": 0}, 2)],
+    ids=str,
+)
+def test_the_body_of_a_compressed_layer_builds(build: Build, variant: dict[str, int], products: int) -> None:
+    built = build(one_operator("TTSparseLinear", "float16", attributes=variant))
     assert "PLUGIN_V3" not in built["layers"], built
-    assert built["layers"]["SCATTER"] == 1
-    assert built["layers"]["MATRIX_MULTIPLY"] == 3
+    assert built["layers"]["MATRIX_MULTIPLY"] == products
+
+
+def test_the_body_of_positions_by_column_needs_the_plugin(build: Build) -> None:
+    refused = build(one_operator("TTSparseLinear", "float16"))
+    assert "Unsupported reduction type" in refused["fact"]
+
+
+@pytest.mark.parametrize("form", [FORM_TENSORRT, FORM_JETPACK6])
+def test_layers_of_a_rewritten_graph(build: Build, library: Path, tmp_path: Path, form: str) -> None:
+    """Pairs and 2:4 are plain products, the latter free to be sparse; the other variants are one plugin each."""
+    graph = graph_of(NAMES, "float16")
+    rewritten(graph, form, "float16")
+    write_model(graph, tmp_path)
+    axes = {f"{axis}{i}": (1, 2, 4) for i in range(len(NAMES)) for axis in ("batch", "sequence")}
+    built = build(tmp_path / MODEL_FILE, [library], expected={"TTSparseLinear": 4}, axes=axes)
+    assert built.get("layers", built)["PLUGIN_V3"] == 4
+    assert built["layers"]["MATRIX_MULTIPLY"] == 3 * 2 + 1
+    assert built["sparse_weights"] == 1
+
+
+def test_other_engines_have_no_sparse_weights(build: Build) -> None:
+    assert build(one_operator("TTSparseLinear", "float16", attributes={"residual": 0}))["sparse_weights"] == 0

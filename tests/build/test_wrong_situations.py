@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 from onnx import helper
 
 from edgekit.build import preflight
+from edgekit.build.backends import backend_named
 from edgekit.build.bundle_engine import engine_from_bundle, prepared_build
 from edgekit.build.engine_cache import EngineCache
 from edgekit.build.graph_build import check_versions
@@ -229,7 +230,7 @@ def test_an_operator_of_onnx_runtime(bundle: Bundle, tmp_path: Path) -> None:
 
 def test_an_operator_that_a_rule_replaces(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BuildError) as caught:
-        preflight.check_operators(bundle, SimpleNamespace(name="tensorrt"), "10.3.0")  # type: ignore[arg-type]
+        preflight.check_operators(bundle, backend_named("tensorrt"), "10.3.0")
     says(caught.value, BuildError, "opset: TensorRT 10.3 takes opset 9 to 20, the model has 24")
     assert "[rule lower_rms_normalization: edgekit export --form jetpack6]" in caught.value.fact
     assert "--form jetpack6 --dtype fp16" in caught.value.next_step
@@ -257,6 +258,10 @@ def test_a_plugin_library_for_another_processor(bundle: Bundle, monkeypatch: pyt
     monkeypatch.setattr(preflight.platform, "machine", lambda: "x86_64")
     error = refused(made, device="dgx-spark", backend="tensorrt-rtx")
     says(error, BuildError, "so both have one processor", "has an aarch64 processor, this machine x86_64", "-o KIT")
+    # Where no TensorRT builds that must be on the device, a kit would be refused, and is not what to make.
+    with pytest.raises(BuildError) as caught:
+        preflight.check_processor(made, replace(device_profile("dgx-spark"), backends=("tensorrt-rtx",)))
+    assert caught.value.next_step.endswith(f"on the device itself: edgekit build {made.path} --device dgx-spark")
     # Without a library of ours nothing is known to be wrong, and it is said that nothing is known.
     prepared = prepared_build(bundle, request("dgx-spark", backend="tensorrt-rtx"))
     assert "whether this engine loads there was not tried" in prepared.note

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,10 +152,10 @@ def test_draft_heads_are_typed(document: dict[str, Any]) -> None:
     assert (draft.tokens, draft.rank, draft.components, draft.vocabulary_size) == (4, 8, 2, 16)
     assert draft.feature_layers == (1, 2)
     assert draft.files == ("draft.onnx", "draft.onnx.data", "draft_vocabulary.npy")
-    assert draft.acceptance == {"greedy": [0.8, 0.6, 0.5, 0.4]}
+    assert draft.acceptance == {"greedy": (0.8, 0.6, 0.5, 0.4)}
     unmeasured = Manifest.from_dict(with_draft(document, acceptance=None)).draft
     assert unmeasured is not None
-    assert unmeasured.acceptance is None
+    assert unmeasured.acceptance == {}
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,12 @@ def test_draft_heads_are_typed(document: dict[str, Any]) -> None:
         ("feature_layers", [1], "draft.features must be 1 layers of"),
         ("features", 7, "draft.features must be 2 layers of"),
         ("acceptance", [0.8], "draft.acceptance must be an object or null"),
+        ("acceptance", {"greedy": 0.8}, "draft.acceptance.greedy must be a chance"),
+        ("acceptance", {"greedy": [0.8] * 3}, "draft.acceptance.greedy must be a chance from 0 to 1 for each of 4"),
+        ("acceptance", {"sampled": [0.8, 0.6, 0.5, 1.4]}, "draft.acceptance.sampled must be a chance"),
+        ("acceptance", {"greedy": [0.8] * 4, "sampled": [0.8, 0.6, 0.5, "0.4"]}, "draft.acceptance.sampled"),
+        ("acceptance", {"greedy": [0.8, 0.6, 0.5, math.nan]}, "draft.acceptance.greedy"),
+        ("acceptance", {"greedy": [0.8, 0.6, 0.5, True]}, "draft.acceptance.greedy"),
     ],
 )
 def test_malformed_draft_heads_are_refused(document: dict[str, Any], field: str, value: object, named: str) -> None:

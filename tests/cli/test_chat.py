@@ -69,6 +69,11 @@ def test_a_turn_of_several_lines(chat: Any, bundle: Bundle, tmp_path: Path) -> N
     assert said[0::2] == ["one\ntwo", "x\n\ny"]
 
 
+def test_model_and_draft_model_are_closed(chat: Any, bundle: Bundle, ort_sessions: list[Any]) -> None:
+    assert chat(bundle.path, "-n", "3", "--draft", str(bundle.path), lines="one\n")[0] == 0
+    assert [each._session is None for each in ort_sessions] == [True, True]
+
+
 def test_stats_tell_of_drafts(chat: Any, bundle: Bundle) -> None:
     """A model that drafts for itself is always right; each answer after the first goes on with what was learned."""
     arguments = ["-n", "20", "--temperature", "0", "--draft", str(bundle.path), "--draft-tokens", "3"]

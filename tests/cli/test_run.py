@@ -374,6 +374,11 @@ def test_drafts_change_no_answer_and_are_told(edgekit: Any, bundle: Bundle) -> N
     assert "tokens a step" in result.err
 
 
+def test_model_and_draft_model_are_closed(edgekit: Any, bundle: Bundle, ort_sessions: list[Any]) -> None:
+    assert edgekit("run", bundle.path, "--prompt", "one", "-n", "3", "--draft", bundle.path).code == 0
+    assert [each._session is None for each in ort_sessions] == [True, True]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

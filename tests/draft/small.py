@@ -27,6 +27,10 @@ def config(rank: int = 1, tokens: int = 3, vocabulary: int = 17) -> DraftConfig:
         residual_rank=7,
         component_rank=4 if rank > 1 else 0,
         vocabulary=vocabulary,
+        window=4,
+        heads=4,
+        kv_heads=2,
+        head_size=3,
     )
 
 

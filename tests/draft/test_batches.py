@@ -6,16 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.draft.batches import WINDOW, places, window_at
+from edgekit.draft.batches import WINDOW, CachedRows, Frozen, Window, places
+from edgekit.draft.features import FeatureCache
 from edgekit.draft.measure import quality
 from edgekit.draft.vocabulary import frequent_tokens
 from tests.draft.small import WIDTH, cache, frozen, head, student
 
 
+def window_at(found: FeatureCache, model: Frozen, row: int, start: int, decay: float, before: int = 0) -> Window:
+    [window] = CachedRows(found).windows(model, np.array([[row, start]]), 3, decay, before)
+    return window
+
+
 def test_a_window_holds_what_follows_each_position() -> None:
     model, tokens, start = frozen(), 3, 11
     found = cache(model)
-    window = window_at(found, model, 2, start, tokens, 0.5)
+    window = window_at(found, model, 2, start, 0.5)
     vocabulary = model.vocabulary.tolist()
     for place in range(WINDOW):
         at = start + place
@@ -34,22 +40,40 @@ def test_a_window_holds_what_follows_each_position() -> None:
             torch.testing.assert_close(window.targets.model[place, s], p, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("start", [2, 5, 30])
+def test_a_window_holds_what_lies_before_it_as_far_as_there_is_any(start: int) -> None:
+    model = frozen()
+    found = cache(model)
+    alone, window = window_at(found, model, 1, start, 0.5), window_at(found, model, 1, start, 0.5, before=5)
+    assert (window.before, window.missing) == (5, max(0, 5 - start))
+    assert torch.equal(window.features[5:], alone.features)
+    assert torch.equal(window.known[5:], alone.known)
+    for back in range(1, min(start, 5) + 1):
+        assert window.features[5 - back].tolist() == found.features[1, start - back].tolist()
+        assert window.known[5 - back] == found.tokens[1, start - back + 1]
+    for mine, theirs in zip(window.targets, alone.targets, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert torch.equal(window.text, alone.text)
+    assert torch.equal(window.greedy, alone.greedy)
+
+
 def test_windows_cover_rows_without_overlap_and_end_before_the_row_does() -> None:
-    found = places(np.array([3, 5]), 300, 4, 20)
+    found = places(np.array([3, 5]), 300, 4, 20, WINDOW)
     assert found.tolist() == [[row, start] for row in (3, 5) for start in (20, 84, 148, 212)]
     assert found[:, 1].max() + WINDOW + 4 + 1 <= 299
 
 
 def test_quality_is_what_a_loop_finds() -> None:
     model, drafting = frozen(), student(rank=3)
-    windows = [window_at(cache(model), model, row, 8, 3, 1.0) for row in (0, 4)]
+    windows = [window_at(cache(model), model, row, 8, 1.0, 4) for row in (0, 4)]
     found = quality(drafting, model, windows)
     tried, accepted = np.zeros(3), np.zeros(3)
     common, weight = np.zeros(3), np.zeros(3)
     with torch.no_grad():
         for window in windows:
             for i in range(WINDOW):
-                log_w, v = drafting(window.features[i : i + 1], model.states[window.known[i : i + 1]])
+                seen = slice(i, i + 5)  # the position and the four before it
+                log_w, v = drafting(window.features[None, seen], model.states[window.known[seen]][None], 4)
                 pi = log_w[0].exp()
                 p = (v[0] @ model.unembedding.T).softmax(-1)
                 alive = True

@@ -49,7 +49,7 @@ def test_turns_follow_the_frame() -> None:
 
 
 def test_a_turn_that_does_not_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_USER_TOKENS", 2)
+    monkeypatch.setattr(module, "USER_TOKENS", 2)
     found = conversations(
         Talker(),  # type: ignore[arg-type]
         FRAME,

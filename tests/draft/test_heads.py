@@ -24,10 +24,56 @@ VOCABULARY = torch.arange(0, 34, 2)
 def outputs(model: DraftHeads, rows: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
     """log w [N, r] and p [N, n, r, D] in float64."""
     model, generator = model.double(), torch.Generator().manual_seed(5)
-    features = torch.randn(rows, model.config.features, generator=generator, dtype=torch.float64)
-    known = torch.randn(rows, model.config.token_rank, generator=generator, dtype=torch.float64)
-    u = model.trunk_output(features, known)
+    features = torch.randn(rows, 1, model.config.features, generator=generator, dtype=torch.float64)
+    known = torch.randn(rows, 1, model.config.token_rank, generator=generator, dtype=torch.float64)
+    u = model.trunk_output(features, known)[:, 0]
     return model.log_weights(u).double(), (model.positions(u) @ frozen().unembedding.double().T).softmax(-1)
+
+
+def test_a_position_sees_the_window_before_it_and_nothing_else() -> None:
+    model, generator = heads().double(), torch.Generator().manual_seed(7)
+    features = torch.randn(2, 9, model.config.features, generator=generator, dtype=torch.float64)
+    known = torch.randn(2, 9, model.config.token_rank, generator=generator, dtype=torch.float64)
+    whole = model.trunk_output(features, known)
+    torch.testing.assert_close(model.trunk_output(features, known, 6), whole[:, 6:])
+    for place in range(9):
+        first = max(0, place - 4)
+        alone = model.trunk_output(features[:, first : place + 1], known[:, first : place + 1], place - first)
+        torch.testing.assert_close(alone[:, 0], whole[:, place])
+    # What is missing is not seen, whatever stands there.
+    features[0, :2], known[0, :2] = torch.nan, torch.nan
+    features = features.nan_to_num(3.0)
+    known = known.nan_to_num(-2.0)
+    missing = model.trunk_output(features, known, 2, torch.tensor([2, 0]))
+    torch.testing.assert_close(missing[0, 0], model.trunk_output(features[:1, 2:], known[:1, 2:])[0, 0])
+    torch.testing.assert_close(missing[1], whole[1, 2:])
+
+
+def reference_attention(model: DraftHeads, x: torch.Tensor) -> torch.Tensor:
+    """What the last position of x [T, d] takes from all, by plain loops."""
+    layer = model.attention
+    assert layer is not None
+    result, share = [], layer.heads // layer.kv_heads
+    for head in range(layer.heads):
+        rows = slice(head * layer.head_size, (head + 1) * layer.head_size)
+        shared = slice(head // share * layer.head_size, (head // share + 1) * layer.head_size)
+        query = layer.q_proj.weight[rows] @ x[-1]
+        scores = torch.stack(
+            [
+                query @ (layer.k_proj.weight[shared] @ at) / layer.head_size**0.5
+                + layer.distance[head, len(x) - 1 - place]
+                for place, at in enumerate(x)
+            ]
+        ).softmax(0)
+        result.append(sum(scores[place] * (layer.v_proj.weight[shared] @ at) for place, at in enumerate(x)))
+    return layer.o_proj.weight @ torch.cat([torch.as_tensor(each) for each in result])
+
+
+def test_attention_is_what_loops_find() -> None:
+    model, generator = heads().double(), torch.Generator().manual_seed(3)
+    x = torch.randn(5, WIDTH, generator=generator, dtype=torch.float64)
+    assert model.attention is not None
+    torch.testing.assert_close(model.attention(x[None], 4)[0, 0], reference_attention(model, x))
 
 
 def test_the_joint_sums_to_one_over_all_drafts() -> None:

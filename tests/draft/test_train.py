@@ -138,3 +138,21 @@ def test_a_text_beside_conversations_is_trained_on_but_not_measured_on(
     assert text["positions"] > 48 * 128  # a batch of conversations, and the text
     nothing = train("--positions", "0", given=False, name="other.safetensors")
     assert "there must be a text" in str(nothing.exception)
+
+
+def test_without_a_cache_the_model_talks_in_pytorch(
+    train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_cached", lambda device: False)
+    result = train("--compute", "bfloat16", "--also", "1", given=False)
+    assert result.exit_code == 0, result.output
+    found, other = read_heads(tmp_path / "h.safetensors"), read_heads(tmp_path / "h.1.safetensors")
+    assert (found.heads.config.rank, other.heads.config.rank) == (2, 1)
+    assert found.record["text"]["positions"] >= 2000
+    assert other.record["acceptance"] != found.record["acceptance"]
+
+
+def test_a_device_that_is_not_there_is_refused(train: Callable[..., Result]) -> None:
+    refused = train("--device", "cuda:99")
+    assert "on a device that PyTorch has" in str(refused.exception)
+    assert "on a device that PyTorch has" in str(train("--device", "gpu").exception)

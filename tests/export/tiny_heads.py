@@ -25,6 +25,8 @@ from edgekit.models.registry import model_from_checkpoint, model_on_meta
 from edgekit.progress import SilentProgress
 
 ROWS = 5
+#: New positions of each row, where heads see a window.
+NEW = 3
 
 #: Sizes that blocks of 32 and of 64 divide.
 SIZES: dict[str, Any] = {
@@ -37,6 +39,10 @@ SIZES: dict[str, Any] = {
     "residual_rank": 64,
     "component_rank": 16,
     "vocabulary": 90,
+    "window": 7,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_size": 32,
 }
 
 
@@ -82,12 +88,16 @@ def export_with_heads(
 def torch_draft(
     found: DraftFile, checkpoint: Checkpoint, features: np.ndarray, tokens: np.ndarray, noise: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(log weights [B, c], probabilities [B, n, c, D], components [B, c]) by the formulas of `edgekit.draft.heads`."""
+    """(log weights [B, c], probabilities [B, n, c, D], components [B, c]) by the formulas of `edgekit.draft.heads`.
+
+    features: [B, P, F]; tokens: [B, P]. A draft is made at the last position.
+    """
     model, heads = model_from_checkpoint(checkpoint), found.heads
     embedding = model.model.embed_tokens.weight
     head = embedding if model.lm_head is None else model.lm_head.weight
     with torch.no_grad():
-        u = heads.trunk_output(torch.from_numpy(features), found.table[torch.from_numpy(tokens)])
+        before = features.shape[1] - 1
+        u = heads.trunk_output(torch.from_numpy(features), found.table[torch.from_numpy(tokens)], before)[:, 0]
         log_weights = heads.log_weights(u)
         chosen = (log_weights + torch.from_numpy(noise)).topk(count, -1).indices
         every = torch.softmax(heads.positions(u) @ head[found.vocabulary].T, -1)
@@ -108,8 +118,9 @@ class Drafted:
         options = ExportOptions(dtype=dtype, form=form)
         self.entry = write_draft(heads, checkpoint, model, options, folder, SilentProgress())
         rng, config = np.random.default_rng(1), self.found.heads.config
-        self.features = rng.standard_normal((ROWS, config.features)).astype(np.float32) * 5
-        self.tokens = rng.integers(0, checkpoint.config["vocab_size"], ROWS)
+        new = NEW if config.window else 1
+        self.features = rng.standard_normal((ROWS, new, config.features)).astype(np.float32) * 5
+        self.tokens = rng.integers(0, checkpoint.config["vocab_size"], (ROWS, new))
         self.noise = rng.gumbel(size=(ROWS, config.rank)).astype(np.float32)
         self.components = components
 
@@ -118,20 +129,32 @@ class Drafted:
         return onnx.load(self.folder / self.entry["file"], load_external_data=False)
 
     def run(self, rows: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+        """Drafts after all new positions, with none before them."""
+        log_weights, probabilities, _ = self.step(self.features[rows], self.tokens[rows], rows)
+        return log_weights, probabilities
+
+    def step(
+        self, features: np.ndarray, tokens: np.ndarray, rows: slice = slice(None), past: np.ndarray | None = None
+    ) -> tuple[np.ndarray, ...]:
+        """Log weights, probabilities and what is kept (empty without a window)."""
+        config = self.found.heads.config
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
         session = onnxruntime.InferenceSession(
             str(self.folder / self.entry["file"]), options, providers=["CPUExecutionProvider"]
         )
         values = {
-            contract.DRAFT_FEATURES: self.features[rows],
-            contract.DRAFT_TOKEN: self.tokens[rows],
+            contract.DRAFT_FEATURES: features if config.window else features[:, -1],
+            contract.DRAFT_TOKEN: tokens if config.window else tokens[:, -1],
             contract.DRAFT_NOISE: self.noise[rows],
+            contract.DRAFT_PAST: np.zeros((len(features), config.window, config.kept), np.float32),
         }
+        if past is not None:
+            values[contract.DRAFT_PAST] = past
         given = {each.name: values[each.name] for each in session.get_inputs()}
         assert (contract.DRAFT_NOISE in given) == (self.components < self.found.heads.config.rank)
-        log_weights, probabilities = session.run([contract.DRAFT_LOG_WEIGHTS, contract.DRAFT_PROBABILITIES], given)
-        return log_weights, probabilities
+        found: list[np.ndarray] = session.run(None, given)
+        return (*found, np.empty(0)) if len(found) == 2 else tuple(found)
 
     def expected(self) -> tuple[np.ndarray, np.ndarray]:
         """What PyTorch says, its components in the graph's order: by noisy weight, or as they are where all are."""

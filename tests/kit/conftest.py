@@ -12,6 +12,7 @@ from edgekit.checkpoint import open_checkpoint
 from edgekit.device.profile import device_profile
 from edgekit.kit.document import Kit
 from edgekit.kit.make import KitRequest, make_kit
+from tests.export.tiny_heads import export_with_heads, written_heads
 from tests.parity.tiny_models import export, write_checkpoint
 
 DEVICE = "jetson-orin-nano-8gb"
@@ -30,6 +31,15 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
         checkpoint = open_checkpoint(write_checkpoint(folder / f"{name}-{form}-checkpoint", name))
         made[f"{name}-{form}"] = export(checkpoint, folder / f"{name}-{form}", form, "fp16")
     return made
+
+
+@pytest.fixture(scope="session")
+def drafting(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The plain model with draft heads."""
+    folder = tmp_path_factory.mktemp("kit-drafting")
+    checkpoint = open_checkpoint(write_checkpoint(folder / "checkpoint", "llama"))
+    heads = written_heads(folder / "heads.safetensors", checkpoint)
+    return export_with_heads(checkpoint, folder / "bundle", heads, "jetpack6", "fp16")
 
 
 @pytest.fixture(scope="session")

@@ -25,14 +25,14 @@ from tests.runtime.fake_cuda import FakeCudart
 BLOCKED = ("torch", "onnx", "onnxruntime", "click", "rich", "jinja2", "tokenizers", "platformdirs", "prompt_toolkit")
 
 
-def run_sh(kit: Kit, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_sh(kit: Kit, *arguments: str, cwd: str | Path = "/", **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(kit.path / "run.sh"), *arguments],
+        [os.path.relpath(kit.path / "run.sh", cwd), *arguments],
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
-        cwd="/",
+        cwd=cwd,
         env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": "", **environment},
     )
 
@@ -63,6 +63,38 @@ def test_its_files_can_be_checked_alone(kit: Kit) -> None:
     done = run_sh(kit, "--verify")
     assert done.returncode == 0, done.stderr
     assert f"{len(kit.manifest.files)} files are as they were made" in done.stderr
+
+
+def test_the_code_that_runs_is_the_kit_s_wherever_it_is_started(kit: Kit, tmp_path: Path) -> None:
+    fake = tmp_path / "edgekit" / "kit"
+    fake.mkdir(parents=True)
+    for file in (tmp_path / "edgekit" / "__init__.py", fake / "__init__.py", fake / "__main__.py"):
+        file.write_text("raise SystemExit('the working directory was preferred')\n")
+    done = run_sh(kit, "--verify", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "files are as they were made" in done.stderr
+
+
+def test_relative_paths_are_those_of_the_directory_it_is_started_in(kit: Kit, tmp_path: Path) -> None:
+    place = tmp_path / "with space"
+    (place / "bin").mkdir(parents=True)
+    (place / "more").mkdir()
+    python = place / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    told = "".join(f"print(os.environ[{name!r}], file=sys.stderr)\n" for name in ("EDGEKIT_CACHE", "LD_LIBRARY_PATH"))
+    (place / "more" / "sitecustomize.py").write_text(f"import os, sys\n{told}")
+    given = {"PYTHONPATH": "none:more", "EDGEKIT_CACHE": "cache", "LD_LIBRARY_PATH": "/nowhere:lib"}
+    for name, path in (("bin/python", os.defpath), ("python", f"bin:{os.defpath}")):
+        done = run_sh(kit, "--verify", cwd=place, PYTHON=name, PATH=path, **given)
+        assert done.returncode == 0, done.stderr
+        assert f"{place}/cache\n/nowhere:{place}/lib\n" in done.stderr
+
+
+def test_a_python_that_is_not_there_is_named(kit: Kit) -> None:
+    done = run_sh(kit, PYTHON="python-of-nowhere")
+    assert done.returncode == 1
+    assert "there is no python-of-nowhere" in done.stderr
 
 
 def test_without_numpy_it_says_what_to_install(kit: Kit, tmp_path: Path) -> None:
@@ -160,6 +192,51 @@ def test_a_failed_parity_is_in_the_result_and_nothing_is_measured(kit: Kit, monk
     assert result["failure"]["stage"] == "parity"
     assert result["parity"]["passed"] is False
     assert "benchmark" not in result
+
+
+@pytest.mark.parametrize(
+    ("error", "fact"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "OSError: [Errno 5] Input/output error"),
+        (OSError("bad \udcff name"), "OSError: bad \\udcff name"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_whatever_ends_a_run_is_in_the_result(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, error: BaseException, fact: str
+) -> None:
+    def stops(self: object) -> None:
+        raise error
+
+    monkeypatch.setattr(runner._Runner, "machine", lambda self: {})
+    monkeypatch.setattr(runner._Runner, "build", stops)
+    with pytest.raises(type(error)) as caught:
+        run_kit(kit, RunOptions(), lambda text: None)
+    assert caught.value is error
+    found = read_kit_result(kit.path / "results" / "result.json")
+    assert found.machine == {}
+    assert not found.passed
+    assert found.failure is not None
+    assert (found.failure["stage"], found.failure["kind"]) == ("build", type(error).__name__)
+    assert found.failure["fact"] == fact
+
+
+def test_a_session_that_cannot_be_closed_costs_no_result(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stops(self: object) -> None:
+        raise OSError("gone")
+
+    def breaks(self: object) -> None:
+        raise RuntimeError("closing")
+
+    monkeypatch.setattr(runner._Runner, "machine", stops)
+    monkeypatch.setattr(runner._Runner, "close", breaks)
+    (kit.path / "results" / "result.json").unlink(missing_ok=True)
+    with pytest.raises(RuntimeError, match="closing"):
+        run_kit(kit, RunOptions(), lambda text: None)
+    found = read_kit_result(kit.path / "results" / "result.json")
+    assert found.failure is not None
+    assert found.failure["fact"] == "OSError: gone"
 
 
 def test_a_session_that_is_right_is_measured(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:

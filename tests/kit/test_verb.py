@@ -49,14 +49,26 @@ def test_a_dry_run_checks_and_makes_none(bundles: dict[str, Bundle], tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("option", ["--refit", "--strip", "--weight-streaming", "--rebuild", "--name=x"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--refit",
+        "--strip",
+        "--weight-streaming",
+        "--rebuild",
+        "--name=x",
+        "--memory-limit=4GB",
+        "--no-cache",
+        "--progress=json",
+    ],
+)
 def test_what_is_of_a_build_here_does_not_go_with_a_kit(
     option: str, bundles: dict[str, Bundle], tmp_path: Path
 ) -> None:
     arguments = [str(bundles["llama-jetpack6"].path), "--device", DEVICE, "-o", str(tmp_path / "kit"), option]
     done = CliRunner().invoke(command, arguments)
     assert done.exit_code == 2
-    assert "does not go with -o" in done.stderr
+    assert f"{option.partition('=')[0]} is of a build here: it does not go with -o" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

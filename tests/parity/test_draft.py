@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -83,6 +84,11 @@ def test_in_float32_nothing_differs(made: Made, checkpoint: Checkpoint) -> None:
     assert max(stage.difference.relative_error for stage in features) < 1e-5
 
 
+def test_decoder_and_draft_graph_are_closed(made: Made, checkpoint: Checkpoint, ort_sessions: list[Any]) -> None:
+    compared(made("fp32"), checkpoint)
+    assert [each._session is None for each in ort_sessions] == [True, True]
+
+
 def test_rounded_heads_are_near(made: Made, checkpoint: Checkpoint) -> None:
     report = compared(made("int8"), checkpoint)
     assert report.draft is not None
@@ -147,6 +153,8 @@ def test_another_vocabulary_is_refused(made: Made, checkpoint: Checkpoint, tmp_p
     np.save(path, np.arange(90, dtype=np.int32))
     with pytest.raises(BundleError, match="trained for"):
         compared(with_file(bundle, "draft_vocabulary.npy", path.read_bytes()), checkpoint)
+    with pytest.raises(BundleError, match="a draft vocabulary is a list of tokens"):
+        compared(with_file(bundle, "draft_vocabulary.npy", path.read_bytes()[:-1]), checkpoint)
 
 
 def test_heads_are_those_of_the_provenance_or_those_given(

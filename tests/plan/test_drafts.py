@@ -12,11 +12,12 @@ import pytest
 from edgekit.bundle import Bundle, read_bundle
 from edgekit.errors import DeviceError
 from edgekit.plan import step_cost
-from edgekit.plan.break_even import USUAL_ACCEPTANCE, expected_tokens
-from edgekit.plan.drafts import DRAFT_LAYERS, Drafts, drafts_for, expected_by, forecast
+from edgekit.plan.break_even import USUAL_ACCEPTANCE
+from edgekit.plan.drafts import DRAFT_LAYERS, Drafts, drafts_for, forecast
 from edgekit.plan.facts import notes, plan_facts
 from edgekit.plan.machine import machine
 from edgekit.plan.model_sizes import ModelSizes
+from edgekit.plan.of_bundle import asked_options
 from edgekit.plan.options import options_for
 from edgekit.plan.plan import make_plan
 from edgekit.plan.step_cost import StepCost
@@ -42,12 +43,6 @@ def size(bundle: Bundle, *names: str) -> int:
     return sum((bundle.path / name).stat().st_size for name in names)
 
 
-def test_tokens_of_a_step_by_chances() -> None:
-    assert expected_by(()) == [1.0]
-    assert expected_by((0.5, 0.4, 1.0)) == pytest.approx([1.0, 1.5, 1.7, 1.9])
-    assert expected_by((0.8,) * 4)[-1] == pytest.approx(expected_tokens(0.8, 4))
-
-
 def test_a_step_reads_weights_and_draft_graph_once(llama_2_7b: ModelSizes) -> None:
     cost = StepCost(llama_2_7b, machine(BOARD), "fp16", in_place=True)
     graph = 400_000_000
@@ -64,7 +59,21 @@ def test_a_step_reads_weights_and_draft_graph_once(llama_2_7b: ModelSizes) -> No
     assert found.tokens_per_s.low < found.tokens_per_s.value < found.tokens_per_s.high
     # From that chance on, and not below, the block gives more than it costs.
     assert found.needed_acceptance is not None
-    assert expected_tokens(found.needed_acceptance, 2) == pytest.approx(found.verify_cost + found.draft_cost)
+    p = found.needed_acceptance
+    assert 1 + p + p * p == pytest.approx(found.verify_cost + found.draft_cost)
+
+
+def test_each_block_is_costed_once(llama_2_7b: ModelSizes, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    step = StepCost.step
+
+    def noted(self: StepCost, context: int, batch: int = 1, positions: int = 1, logits: int | None = None) -> Any:
+        asked.append(positions)
+        return step(self, context, batch, positions, logits)
+
+    monkeypatch.setattr(StepCost, "step", noted)
+    forecast(StepCost(llama_2_7b, machine(BOARD), "fp16", in_place=True), Drafts((0.8,) * 3, 400_000_000, ""), 100)
+    assert asked == [1, 2, 3, 4]
 
 
 def test_where_drafting_loses_plain_decoding_is_best(llama_2_7b: ModelSizes) -> None:
@@ -121,6 +130,8 @@ def test_a_plan_with_drafts(smollm2: ModelSizes) -> None:
     assert drafted.speed == plain.speed, "a plain step reads no heads"
     weights = [next(item for item in each.memory.items if item.name == "weights") for each in (plain, drafted)]
     assert weights[1].bytes.value - weights[0].bytes.value == 20_000_000
+    # Built as one more layer, with so many more bytes of weights (the fit of docs/planning.md).
+    assert drafted.build.memory.value - plain.build.memory.value == pytest.approx(15e6 + 3.1 * 20e6)
     facts = plan_facts(drafted)
     assert facts["drafting"]["proposed"] == 4
     assert facts["drafting"]["tokens_per_s"]["value"] > facts["speed"]["tokens_per_s"]["value"]
@@ -133,3 +144,14 @@ def test_drafting_is_told_for_one_sequence(smollm2: ModelSizes) -> None:
     with pytest.raises(DeviceError) as caught:
         options_for(smollm2, dtype="fp16", batch=2, drafts=Drafts((0.5,), None, ""))
     assert "--batch is 2" in caught.value.fact
+
+
+def test_a_bundle_with_heads_can_be_planned_for_several_sequences(with_heads: Bundle, smollm2: ModelSizes) -> None:
+    options = asked_options(str(with_heads.path), smollm2, None, None, dtype="fp16", batch=2)
+    assert options.drafts is None
+    assert options.compression.draft_head_bytes == size(with_heads, "chat_template.jinja", "tokenizer.json")
+    for tokens, acceptance in ((2, None), (None, 0.5)):
+        with pytest.raises(DeviceError, match="for one sequence"):
+            asked_options(str(with_heads.path), smollm2, tokens, acceptance, dtype="fp16", batch=2)
+    one = asked_options(str(with_heads.path), smollm2, None, None, dtype="fp16")
+    assert one.drafts == drafts_for(str(with_heads.path), None, None)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edgekit.plan import step_cost
-from edgekit.plan.break_even import break_even, cache_pays, expected_tokens
+from edgekit.plan.break_even import break_even, cache_pays
 from edgekit.plan.machine import machine
 from edgekit.plan.model_sizes import ModelSizes
 from edgekit.plan.step_cost import CACHE, COMPUTE, LAUNCHES, WEIGHTS, StepCost
@@ -74,14 +74,6 @@ def test_missing_facts_are_left_out_and_not_guessed(smollm2: ModelSizes) -> None
     assert found.prompt_seconds(10, 10) is None
 
 
-def test_expected_tokens_by_enumeration() -> None:
-    """n proposals, each accepted with chance p while all before were: sum over where it stops."""
-    for p in (0.0, 0.3, 0.8, 1.0):
-        for n in (1, 2, 5):
-            stops = [(p**k * (1 - p), k + 1) for k in range(n)] + [(p**n, n + 1)]
-            assert expected_tokens(p, n) == pytest.approx(sum(chance * tokens for chance, tokens in stops))
-
-
 def test_break_even_where_arithmetic_limits(llama_2_7b: ModelSizes) -> None:
     # A slow machine: one position already takes the time of reading the weights.
     ridge = 2 * 6.6e9 / (step_cost.COMPUTE_SHARE * READ / (step_cost.BANDWIDTH_SHARE * 100e9))
@@ -101,7 +93,7 @@ def test_break_even_where_reading_limits(llama_2_7b: ModelSizes) -> None:
     assert found.free_positions == 46
     for block in found.blocks:
         assert block.relative_cost == pytest.approx(1, abs=0.01)
-        assert block.draft_budget == pytest.approx(expected_tokens(0.8, block.proposed) - 1, abs=0.05)
+        assert block.draft_budget == pytest.approx((1 - 0.8 ** (block.proposed + 1)) / 0.2 - 1, abs=0.05)
         assert block.needed_acceptance == pytest.approx(0, abs=0.01)
     # Beyond the free positions a step grows with its block until it costs more than the tokens it can give.
     assert found.free_positions < found.longest_paying
@@ -112,7 +104,8 @@ def test_needed_acceptance_solves_its_equation(llama_2_7b: ModelSizes) -> None:
     blocks = [b for b in break_even(StepCost(llama_2_7b, slow, "fp16"), 16).blocks if b.needed_acceptance]
     assert blocks
     for block in blocks:
-        assert expected_tokens(block.needed_acceptance or 0, block.proposed) == pytest.approx(block.relative_cost)
+        p = block.needed_acceptance or 0
+        assert (1 - p ** (block.proposed + 1)) / (1 - p) == pytest.approx(block.relative_cost)
 
 
 def test_where_a_smaller_cache_pays(llama_2_7b: ModelSizes) -> None:

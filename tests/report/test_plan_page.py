@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from edgekit.cli.plan_text import print_comparison
 from edgekit.plan.drafts import Drafts
 from edgekit.plan.limits import largest_context
 from edgekit.plan.model_sizes import ModelSizes, model_sizes
@@ -54,10 +56,26 @@ def test_several_side_by_side(large: ModelSizes) -> None:
     shown = table(section(root, "comparison"), "Devices")
     assert list(shown) == ["Board", "Card", "Old board"]
     for plan, row in zip(plans, shown.values(), strict=True):
-        assert row[0] == plan.run_verdict
-        assert row[1] == f"{gigabytes(plan.memory.total.value)} of {gigabytes(plan.memory.available)}"
+        memory = plan.memory
+        assert row[:4] == [
+            plan.machine.mode.name,
+            plan.run_verdict,
+            gigabytes(memory.total.value),
+            gigabytes(memory.available),
+        ]
     for name in ("board", "card", "old"):
         assert "Several tokens at once" in text(section(root, name))
+
+
+def test_the_terminal_compares_the_same(large: ModelSizes, capsys: pytest.CaptureFixture[str]) -> None:
+    options = PlanOptions("fp16", 4096, drafts=Drafts((0.7,) * 4, None, "as given"))
+    plans = [make_plan("a model", large, device, options) for device in (BOARD, CARD)]
+    shown = table(section(parsed(html_of(plan_page(plans))), "comparison"), "Devices")
+    print_comparison(plans)
+    _, head, *lines = capsys.readouterr().out.splitlines()
+    assert re.split(r" {2,}", head)[-2:] == ["drafted tokens/s", "speed-up"]
+    for plan, line, row in zip(plans, lines, shown.values(), strict=True):
+        assert re.split(r" {2,}", line) == [plan.machine.device.name, *row]
 
 
 def test_drafts_that_were_asked_for(large: ModelSizes) -> None:

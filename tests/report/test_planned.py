@@ -39,15 +39,32 @@ CONFIG = {
 }
 
 
-def with_config(folder: Path, config: dict[str, Any]) -> Bundle:
+#: Files of draft heads, and their bytes together: half of the model's own, so that no range holds both.
+HEADS = ("draft.onnx", "draft.onnx.data")
+HEAD_BYTES = 130_000_000
+
+
+def with_config(folder: Path, config: dict[str, Any], *, heads: bool = False) -> Bundle:
     tiny = read_bundle(write_tiny_bundle(folder / "tiny"))
-    with write_bundle(folder / "bundle") as draft:
+    with write_bundle(folder / "bundle") as unfinished:
         for entry in tiny.manifest.files:
-            shutil.copy(tiny.path / entry.name, draft.path / entry.name)
-        (draft.path / "config.json").write_text(json.dumps(config))
+            shutil.copy(tiny.path / entry.name, unfinished.path / entry.name)
+        (unfinished.path / "config.json").write_text(json.dumps(config))
+        if heads:
+            (unfinished.path / HEADS[0]).write_bytes(b"graph")
+            (unfinished.path / HEADS[1]).write_bytes(bytes(HEAD_BYTES - len(b"graph")))
         skipped = ("schema", "edgekit", "files")
-        draft.manifest.update({name: value for name, value in tiny.manifest.raw.items() if name not in skipped})
-    return read_bundle(folder / "bundle")
+        unfinished.manifest.update({name: value for name, value in tiny.manifest.raw.items() if name not in skipped})
+    bundle = read_bundle(folder / "bundle")
+    return with_manifest(bundle, draft=draft_entry(bundle)) if heads else bundle
+
+
+def draft_entry(bundle: Bundle) -> dict[str, Any]:
+    return {
+        "file": HEADS[0], "data": [HEADS[1]], "vocabulary": "tokenizer.json", "vocabulary_size": 9, "tokens": 3,
+        "rank": 2, "components": 2, "feature_layers": [1], "features": bundle.manifest.model.hidden_size,
+        "acceptance": None,
+    }  # fmt: skip
 
 
 def shown(bundle: Bundle, folder: Path, **changes: Any) -> Any:
@@ -126,6 +143,54 @@ def test_what_an_engine_takes(tmp_path: Path) -> None:
     assert rows["weights"][2:] == ["1.00", "within"]
     assert rows["activations"][3] == "outside"
     assert rows["build: time"][2:] == ["0.900", "within"]
+
+
+def test_an_engine_with_draft_heads_is_held_against_both(tmp_path: Path) -> None:
+    bundle = with_config(tmp_path, CONFIG, heads=True)
+    limits = ("--context", "4096", "--batch", "1", "--max-input-len", "1024")
+    # Of the configuration alone, in which there are no heads.
+    plain = planned(bundle, *limits, device="rtx-4090")
+    weights, activations = (plain["memory"]["items"][name]["value"] for name in ("weights", "activations"))
+    heads = {
+        "file": HEADS[0],
+        "profiles": [],
+        "graph_sha256": "1" * 64,
+        "cache_key": "2" * 64,
+        "engine_bytes": HEAD_BYTES,
+        "weights_bytes": HEAD_BYTES,
+        "activation_bytes": 5,
+        "build_seconds": 3.0,
+        "build_peak_memory_bytes": 700_000_000,
+    }
+    engine = {**ENGINE, "weights_bytes": round(weights), "activation_bytes": round(activations), "draft": heads}
+    rows = table(section(report(with_manifest(bundle, engines=[engine])), "plan"), ENGINE_CAPTION)
+    assert rows["weights"][1:] == [f"{(weights + HEAD_BYTES) / 1e6:.0f} MB", "1.00", "within"]
+    assert rows["activations"][2] == "1.00"
+    # One after the other: times add up, and the larger peak is the build's.
+    assert rows["build: time"][1] == "64.5 s"
+    assert rows["build: peak memory"][1] == "1.23 GB"
+
+    # An engine that was built before the bundle had heads is planned without them, and one that is not told is no sum.
+    alone = with_manifest(bundle, engines=[{**engine, "draft": None}])
+    assert table(section(report(alone), "plan"), ENGINE_CAPTION)["weights"][2:] == ["1.00", "within"]
+    untold = with_manifest(bundle, engines=[{**engine, "draft": {**heads, "weights_bytes": None}}])
+    assert "weights" not in table(section(report(untold), "plan"), ENGINE_CAPTION)
+
+
+def test_a_kit_s_build_is_that_of_both_graphs(tmp_path: Path) -> None:
+    bundle = with_config(tmp_path, CONFIG, heads=True)
+    capacity = str(bundle.manifest.cache.capacity_limit)
+    found = CliRunner().invoke(
+        command, [str(bundle.path), "--device", DEVICE, "--dtype", "fp16", "--json", "--context", capacity]
+    )
+    both = json.loads(found.stdout)["build"]["memory"]["value"]
+    alone = planned(bundle, "--context", capacity)["build"]["memory"]["value"]
+    assert both - alone > 3 * HEAD_BYTES
+    heads = {"build_seconds": 1.0, "build_peak_memory_bytes": 1_000}
+    for draft, expected in ((heads, both), (None, alone)):
+        engine = {"build_seconds": 100.0, "build_peak_memory_bytes": int(expected), "draft": draft}
+        rows = table(shown(bundle, tmp_path, build={"engine": engine}, benchmark=None), CAPTION)
+        assert rows["build: peak memory"][2:] == ["1.00", "within"]
 
 
 def test_an_engine_for_no_named_device_has_no_plan(tmp_path: Path) -> None:

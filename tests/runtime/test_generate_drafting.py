@@ -277,6 +277,7 @@ def test_statistics_of_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert draft.draft_s == pytest.approx(0.006)
     assert draft.step_s == pytest.approx(4 * 0.014 + 3 * 0.010)
     assert draft.plain_step_s == pytest.approx(0.010)
+    assert draft.speed_up is None, "plain steps were the last 30 ms of 92"
     document = draft.to_dict()
     assert document["tokens_per_step"] == pytest.approx(12 / 7)
     assert document["sources"]["fake"]["steps"] == {"2": 4}

@@ -12,6 +12,14 @@ from tests.runtime.fake_sessions import HashSession
 )
 def test_common_prefix(first: list[int], second: list[int], length: int) -> None:
     assert common_prefix(first, second) == common_prefix(second, first) == length
+    assert common_prefix(tuple(first), second) == length
+
+
+def test_every_length_of_a_common_prefix() -> None:
+    for size in (1, 2, 7, 8, 9):
+        tokens = list(range(size))
+        for length in range(size):
+            assert common_prefix(tokens, [*tokens[:length], -1, *tokens[length + 1 :]]) == length
 
 
 def test_match_leaves_one_token_to_process() -> None:

@@ -18,10 +18,12 @@ class Backend(Protocol):
 
     Attributes:
         name: as device profiles and manifests call it.
+        builds_elsewhere: whether it builds for a GPU that is not here; otherwise the device itself must build.
         has_timing_cache: whether its builder measures kernels and can be given what it measured before.
     """
 
     name: str
+    builds_elsewhere: bool
     has_timing_cache: bool
 
     def load(self, device: str = "") -> Any:
@@ -44,8 +46,8 @@ class Backend(Protocol):
     def targets(self, trt: Any) -> tuple[str, ...] | None:
         """Compute capabilities that it builds for from anywhere; None where only this machine's GPU is built for."""
 
-    def forms(self, trt: Any) -> tuple[str, ...]:
-        """Forms of bundles that it takes, the one meant for it first."""
+    def forms(self, version: str) -> tuple[str, ...]:
+        """Forms of bundles that this version of it takes, the one meant for it first."""
 
     def network_flags(self, trt: Any) -> int:
         """What a strongly typed network is created with."""

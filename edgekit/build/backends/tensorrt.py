@@ -35,6 +35,7 @@ class TensorRT:
     """See `edgekit.build.backends.interface`."""
 
     name = "tensorrt"
+    builds_elsewhere = False
     has_timing_cache = True
 
     def load(self, device: str = "") -> Any:
@@ -70,8 +71,8 @@ class TensorRT:
     def targets(self, trt: Any) -> tuple[str, ...] | None:
         return None
 
-    def forms(self, trt: Any) -> tuple[str, ...]:
-        if release(trt.__version__) >= PLUGIN_OVERRIDE:
+    def forms(self, version: str) -> tuple[str, ...]:
+        if release(version) >= PLUGIN_OVERRIDE:
             return FORM_TENSORRT, FORM_JETPACK6
         return (FORM_JETPACK6,)
 

@@ -21,6 +21,7 @@ class TensorRTRTX:
     """See `edgekit.build.backends.interface`."""
 
     name = "tensorrt-rtx"
+    builds_elsewhere = True
     #: Its timing cache has been without effect since 1.0 and deprecated since 1.2; what it keeps instead is a cache of
     #: compiled kernels at run time (https://docs.nvidia.com/deeplearning/tensorrt-rtx/1.4/getting-started/release-notes-1/1.1.html).
     has_timing_cache = False
@@ -38,7 +39,7 @@ class TensorRTRTX:
         members = trt.ComputeCapability.__members__
         return tuple(name.removeprefix("SM") for name in sorted(members, key=len) if name.startswith("SM"))
 
-    def forms(self, trt: Any) -> tuple[str, ...]:
+    def forms(self, version: str) -> tuple[str, ...]:
         return FORM_TENSORRT, FORM_JETPACK6
 
     def network_flags(self, trt: Any) -> int:

@@ -61,6 +61,8 @@ def cases() -> list[Case]:
         _case("columns-of-halves", _Sizes(1, 2, 60, 33, 4, 0.1), COLUMNS, 8, HALF),
         _case("columns-of-codes", _Sizes(1, 1, 60, 33, 4, 0.3), COLUMNS, HALF, 4, bias=1),
         _case("bitmap-of-nibbles", _Sizes(1, 3, 60, 33, 4, 0.3), BITMAP, 8, 4),
+        _case("whole-blocks-of-bytes", _Sizes(1, 1, 128, 96, 11, 0.1), COLUMNS, 8, 8, block=32),
+        _case("groups-of-nibbles", _Sizes(1, 1, 96, 65, 3, 2), GROUPS, 4, 4, block=48),
         _case("all-16-bits-of-a-column", _Sizes(1, 1, 65536, 3, 2, 0.002), COLUMNS, bias=1),
         _case("beyond-16-bits-of-a-column", _Sizes(1, 1, 65600, 2, 0, 0.002), BITMAP, PLAIN, 8),
     ]

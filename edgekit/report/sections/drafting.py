@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from edgekit.report.blocks import Block, Cell, Figure, Note, Section, State, Table, Text, Tile
@@ -10,7 +12,8 @@ from edgekit.report.numbers import count, percent, plain, quantity
 from edgekit.report.shape import NUMBER, SAMPLES, require_shape
 from edgekit.report.source import Source
 from edgekit.report.speed import SHAPE as BENCH
-from edgekit.report.svg import Lines, Point, Series
+from edgekit.report.svg import Lines, Point, Series, quartiles
+from edgekit.runtime.drafting.expected import expected_tokens
 
 ORDER = 45
 TITLE = "Several tokens a step"
@@ -24,7 +27,7 @@ _DRAFT = {
             "identical": int,
             "plain_tokens_per_s": SAMPLES,
             "drafted_tokens_per_s": SAMPLES,
-            "speed_up": {**SAMPLES, "quartiles": [float]},
+            "speed_up": SAMPLES,
             "draft": {"tokens_per_step": NUMBER, "sources": {}, "off": (str, None)},
         }
     ],
@@ -58,7 +61,7 @@ def section(source: Source) -> Section | None:
 def _groups(found: dict[str, Any]) -> Table:
     rows: list[tuple[Text, ...]] = []
     for group in found["groups"]:
-        first, middle, third = group["speed_up"]["quartiles"]
+        first, middle, third = quartiles(group["speed_up"]["samples"])
         per_step = group["draft"]["tokens_per_step"]
         speed = Cell(f"{plain(middle)} ×", note=f"{plain(first)} to {plain(third)}")
         rates = [quantity(group[f"{way}_tokens_per_s"]["median"], "tokens/s") for way in ("plain", "drafted")]
@@ -101,21 +104,14 @@ def _break_even(found: dict[str, Any]) -> Figure:
 
 
 def _cost_point(row: dict[str, Any], one: dict[str, Any]) -> Point:
-    base, samples = one["step_s"]["median"], sorted(row["step_s"]["samples"])
-    quarter = len(samples) // 4
-    return Point(row["positions"], row["ratio"], samples[quarter] / base, samples[-1 - quarter] / base)
+    base, (low, _, high) = one["step_s"]["median"], quartiles(row["step_s"]["samples"])
+    return Point(row["positions"], row["ratio"], low / base, high / base)
 
 
 def _expected(chances: Sequence[float | None]) -> tuple[Point, ...]:
     """Tokens of a step by positions verified, as far as chances are known."""
-    points, tokens, reached = [Point(1, 1.0)], 1.0, 1.0
-    for drafted, chance in enumerate(chances, 1):
-        if chance is None:
-            break
-        reached *= chance
-        tokens += reached
-        points.append(Point(drafted + 1, tokens))
-    return tuple(points)
+    known = [chance for chance in takewhile(lambda each: each is not None, chances) if chance is not None]
+    return tuple(Point(positions, tokens) for positions, tokens in enumerate(expected_tokens(known), 1))
 
 
 def _acceptance(found: dict[str, Any]) -> Table:
@@ -146,6 +142,7 @@ def _sources(group: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 def _tiles(found: dict[str, Any], state: State) -> tuple[Tile, ...]:
     if state != "ok" or not found["groups"]:
         return ()
-    best = found["groups"][0]
-    value = f"{plain(best['speed_up']['quartiles'][1])}\N{NO-BREAK SPACE}×"
-    return (Tile("Drafting", value, f"plain decoding's speed, median of {best['answers']} answers ({best['group']})"),)
+    ratios = [ratio for group in found["groups"] for ratio in group["speed_up"]["samples"]]
+    value = f"{plain(statistics.median(ratios))}\N{NO-BREAK SPACE}×"
+    names = ", ".join(group["group"] for group in found["groups"])
+    return (Tile("Drafting", value, f"plain decoding's speed, median of {count(len(ratios), 'answer')} ({names})"),)

@@ -49,24 +49,32 @@ def section(source: Source) -> Section | None:
         if kit.failure is not None:
             why = " ".join(kit.failure[field] + "." for field in ("rule", "fact", "next_step") if kit.failure[field])
             blocks.append(Note(f"It ended at {kit.failure['stage']}: {why}", "bad"))
+        elif not kit.passed:
+            blocks.append(Note("Its run did not come to its end, and the result does not say why.", "bad"))
         for part, show in (("machine", _generic), ("build", _build), ("parity", _parity), ("benchmark", _bench)):
             found = getattr(kit, part)
             if found is None:
                 blocks.append(Note(f"The run on {device} has no {part}: it did not get so far.", "warn"))
             else:
                 blocks += show(part, found)
-        failed = failed or kit.failure is not None or (kit.parity is not None and kit.parity.get("passed") is not True)
+        failed = failed or not _good(kit)
     state: State = "failed" if failed else "ok"
     tiles = tuple(_tile(kit) for kit in source.kits)
     data = [{"file": str(kit.file), **kit.document} for kit in source.kits]
     return Section("kits", TITLE, tuple(blocks), INTRO, state, tiles, data)
 
 
+def _good(kit: KitResult) -> bool:
+    """Whether all went well: a result that says so, and holds nothing that says otherwise."""
+    proven = kit.parity is None or kit.parity.get("passed") is True
+    return kit.passed and kit.failure is None and proven
+
+
 def _tile(kit: KitResult) -> Tile:
     device = str(kit.kit["device"])
     if kit.parity is None:
         return Tile(device, "not proven", "no parity in its result", "warn")
-    passed = kit.parity.get("passed") is True
+    passed = _good(kit)
     done = ", ".join(part for part in PARTS if getattr(kit, part) is not None)
     return Tile(device, "passed" if passed else "failed", f"on the device: {done}", "good" if passed else "bad")
 

@@ -71,12 +71,3 @@ class Acceptance:
                 base = (base * weight + seen.kept[place]) / (weight + seen.judged[place])
             found.append(base)
         return found
-
-    def expected_tokens(self, source: Source, count: int) -> list[float]:
-        """Tokens that a step with a draft of 1, 2, ... `count` gives on average, the model's own included."""
-        tokens, chance, found = 1.0, 1.0, []
-        for each in self.chances(source, count):
-            chance *= each
-            tokens += chance
-            found.append(tokens)
-        return found

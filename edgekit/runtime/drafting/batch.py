@@ -15,6 +15,7 @@ import numpy as np
 from edgekit.errors import PromptError
 from edgekit.runtime.drafting.interface import DraftContext, Drafter, Proposal
 from edgekit.runtime.drafting.verify import verify
+from edgekit.runtime.feature_trail import FeatureTrail
 from edgekit.runtime.options import PROMPT_CHUNK
 from edgekit.runtime.sampling import SamplingOptions
 from edgekit.runtime.session import DecoderSession, Features
@@ -28,13 +29,14 @@ class _Row:
 
     Attributes:
         tokens: prompt and text; the last ones may not be in the cache yet.
-        features: float32 [F], of the position that chose the last token; None without draft heads.
+        trail: features of its positions up to the one that chose the last token, and `seen` how many these are.
     """
 
     tokens: list[int]
     start: int
     generator: np.random.Generator
-    features: Features | None = None
+    trail: FeatureTrail = field(default_factory=FeatureTrail)
+    seen: int = 0
     done: bool = False
 
     def add(self, chosen: Sequence[int], stop_tokens: frozenset[int], most: int) -> None:
@@ -44,6 +46,13 @@ class _Row:
                 return
             self.tokens.append(token)
             self.done = token in stop_tokens or len(self.tokens) - self.start == most
+
+    def read(self, features: Features | None, stop: int) -> None:
+        """Positions before `stop` have been decoded; features [K, F] are those of the last of them."""
+        new = stop - self.seen
+        if features is not None and new > 0:
+            self.trail.extend(features[-new:], new)
+            self.seen = stop
 
 
 @dataclass
@@ -88,7 +97,7 @@ def generate_batch(
     for begin in range(0, size, PROMPT_CHUNK):
         logits = session.forward(np.ascontiguousarray(tokens[:, begin : begin + PROMPT_CHUNK]))
     for place, row in enumerate(rows):
-        row.features = _features(session, place, -1)
+        row.read(_features(session, place, None), size)
         first = verify(logits[place], _NOTHING, options, row.tokens, row.generator).token
         row.add([first], stop_tokens, max_new_tokens)
 
@@ -115,7 +124,8 @@ def generate_batch(
             last = known - 1
             judged = logits[place, last : last + len(proposal.tokens) + 1]
             verdict = verify(judged, proposal, options, row.tokens, row.generator)
-            row.features = _features(session, place, last + verdict.accepted)
+            here = last + verdict.accepted + 1
+            row.read(_features(session, place, here), cached + here)
             row.add([*proposal.tokens[: verdict.accepted], verdict.token], stop_tokens, max_new_tokens)
             ends.append(known + verdict.accepted)
         session.rollback(cached + min(ends))
@@ -128,7 +138,7 @@ def _proposal(row: _Row, drafter: Drafter, room: int, options: SamplingOptions) 
     count = min(room, drafter.longest)
     if row.done or count < 1:
         return _NOTHING
-    return drafter.propose(DraftContext(row.tokens, row.features, options, row.generator), count)
+    return drafter.propose(DraftContext(row.tokens, row.trail.known, options, row.generator), count)
 
 
 def _padded(block: Sequence[int], width: int) -> list[int]:
@@ -136,12 +146,9 @@ def _padded(block: Sequence[int], width: int) -> list[int]:
     return [*block[:width], *[0] * (width - len(block))]
 
 
-def _features(session: DecoderSession, row: int, position: int) -> Features | None:
-    kept = session.features
-    if kept is None:
-        return None
-    found: Features = kept[row, position]
-    return found
+def _features(session: DecoderSession, row: int, stop: int | None) -> Features | None:
+    """Those of a row's kept positions [K, F] before `stop`."""
+    return None if session.features is None else session.features[row, :stop]
 
 
 def _check(prompts: Sequence[Sequence[int]], capacity: int, max_new_tokens: int) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekit.runtime.drafting.acceptance import Acceptance, Source
+from edgekit.runtime.drafting.expected import expected_tokens
 from edgekit.runtime.drafting.step_times import StepTimes
 
 #: The account: what it starts with, what each token adds, and the most of what was won that may be lost again.
@@ -120,7 +121,8 @@ class Controller:
             won = accepted + 1 - (1 + _MARGIN) * seconds / plain
             self.account = min(self.account + won + SHARE * (accepted + 1), MOST)
             tries = self._tries.setdefault(source, _Tries())
-            tries.pause = _FIRST_PAUSE if won > 0 else min(2 * tries.pause, _LONGEST_PAUSE)
+            # A loss while the source is on is no failed try.
+            tries.pause = _FIRST_PAUSE if tries.on or won > 0 else min(2 * tries.pause, _LONGEST_PAUSE)
             tries.waited = 0
 
     def observe(self, source: Source, drafted: int, accepted: int) -> None:
@@ -155,9 +157,9 @@ class Controller:
         expected, worst = estimates
         drafting = _NO_TIME if offer.made else self._draft_times.get(offer.source.name, _UNKNOWN)
         draft, draft_worst = drafting.estimates(offer.most, plain)
-        tokens = self.acceptance.expected_tokens(offer.source, offer.most)
+        tokens = expected_tokens(self.acceptance.chances(offer.source, offer.most))
         speeds = {
-            k: tokens[k - 1] * plain / (expected[k + 1] + draft[k])
+            k: tokens[k] * plain / (expected[k + 1] + draft[k])
             for k in range(1, offer.most + 1)
             if (worst[k + 1] + draft_worst[k]) / plain - 1 <= self.account
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 from edgekit.errors import SessionError
@@ -34,11 +35,13 @@ class DraftModelDrafter:
         Raises:
             SessionError, DoesNotFit: see DecoderSession.forward.
         """
-        history = list(context.tokens)
+        tokens = context.tokens
         # The last token proposed is not processed.
-        count = min(count, self._cache.session.capacity - len(history) + 1)
+        count = min(count, self._cache.session.capacity - len(tokens) + 1)
         found = []
-        pending = history[self._cache.match(history) :] if count > 0 else []
+        pending = tokens[self._cache.match(tokens) :] if count > 0 else []
+        # An array, because the repetition penalty reads it as one every time, and alone reads it.
+        history = array("q", tokens if context.sampling.repetition_penalty != 1.0 else ())
         for _ in range(count):
             for start in range(0, len(pending), PROMPT_CHUNK):
                 logits = self._cache.extend(pending[start : start + PROMPT_CHUNK])
@@ -57,17 +60,18 @@ def check_same_tokens(model: Bundle, draft: Bundle) -> None:
     """Refuse a draft model whose tokens are not the model's.
 
     Raises:
-        SessionError: the vocabularies differ in size, or the tokenizer files in content.
+        SessionError: the vocabularies differ in size, or the tokenizer files in content; or one has none.
     """
     sizes = [bundle.manifest.model.vocab_size for bundle in (model, draft)]
     digests = [_tokenizer_digest(bundle) for bundle in (model, draft)]
-    if sizes[0] == sizes[1] and digests[0] == digests[1]:
+    if sizes[0] != sizes[1]:
+        fact = f"{draft.path} has {sizes[1]} tokens, {model.path} has {sizes[0]}"
+    elif None in digests:
+        fact = f"{(model, draft)[digests.index(None)].path} lists no {_TOKENIZER} to tell by"
+    elif digests[0] != digests[1]:
+        fact = f"{_TOKENIZER} of {draft.path} differs from that of {model.path}"
+    else:
         return
-    fact = (
-        f"{_TOKENIZER} of {draft.path} differs from that of {model.path}"
-        if sizes[0] == sizes[1]
-        else f"{draft.path} has {sizes[1]} tokens, {model.path} has {sizes[0]}"
-    )
     raise SessionError(
         "a draft model has the same tokens as the model it drafts for",
         fact,

@@ -16,7 +16,7 @@ from edgekit.runtime.ort_engine import inference_session, ort_errors, ort_signat
 
 Floats = npt.NDArray[np.float32]
 
-_OUTPUTS = [contract.DRAFT_LOG_WEIGHTS, contract.DRAFT_PROBABILITIES]
+_OUTPUTS = [contract.DRAFT_LOG_WEIGHTS, contract.DRAFT_PROBABILITIES, contract.DRAFT_PRESENT]
 
 
 class OrtDraftSession:
@@ -42,17 +42,25 @@ class OrtDraftSession:
         sizes = draft_sizes(given, made, vocabulary, graph=graph.name, next_step=EXPORT_AGAIN)
         self.features, self.tokens = sizes.features, sizes.tokens
         self.rank, self.components = sizes.rank, sizes.components
+        self.window, self.kept = sizes.window, sizes.kept
+        self.present: Floats | None = None
+        self._outputs = _OUTPUTS if sizes.window else _OUTPUTS[:2]
         self.vocabulary = vocabulary
 
-    def draft(self, features: Floats, token: npt.NDArray[np.int64], noise: Floats | None) -> tuple[Floats, Floats]:
+    def draft(
+        self, features: Floats, token: npt.NDArray[np.int64], noise: Floats | None, past: Floats | None = None
+    ) -> tuple[Floats, Floats]:
         """See DraftSession.draft."""
         if self._session is None:
             raise SessionError("a session must be open to be used", "it was closed")
         feed = {contract.DRAFT_FEATURES: features, contract.DRAFT_TOKEN: token}
         if noise is not None:
             feed[contract.DRAFT_NOISE] = noise
+        if past is not None:
+            feed[contract.DRAFT_PAST] = past
         with ort_errors("draft"):
-            log_weights, probabilities = self._session.run(_OUTPUTS, feed)
+            log_weights, probabilities, *present = self._session.run(self._outputs, feed)
+        self.present = present[0] if present else None
         return log_weights, probabilities
 
     def close(self) -> None:

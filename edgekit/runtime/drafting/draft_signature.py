@@ -19,17 +19,27 @@ _INPUTS = {
     contract.DRAFT_NOISE: ("float32", 2),
 }
 _OUTPUTS = {contract.DRAFT_LOG_WEIGHTS: ("float32", 2), contract.DRAFT_PROBABILITIES: ("float32", 4)}
+#: The same of a graph that sees a window.
+_SEEING_INPUTS = {
+    **_INPUTS,
+    contract.DRAFT_FEATURES: ("float32", 3),
+    contract.DRAFT_TOKEN: ("int64", 2),
+    contract.DRAFT_PAST: ("float32", 3),
+}
+_SEEING_OUTPUTS = {**_OUTPUTS, contract.DRAFT_PRESENT: ("float32", 3)}
 
 
 @dataclass(frozen=True)
 class DraftSizes:
-    """F features, n tokens, r components in all, c computed, D draft vocabulary."""
+    """F features, n tokens, r components in all, c computed, D draft vocabulary; W positions seen, N kept of each."""
 
     features: int
     tokens: int
     rank: int
     components: int
     drafted: int
+    window: int = 0
+    kept: int = 0
 
     @property
     def noisy(self) -> bool:
@@ -75,7 +85,9 @@ def draft_sizes(
             raise refusal(f"axis {axis} of its {tensor.name} is {found}, not a fixed size")
         return found
 
-    given, made = checked(inputs, _INPUTS, optional=contract.DRAFT_NOISE), checked(outputs, _OUTPUTS)
+    seeing = any(tensor.name == contract.DRAFT_PAST for tensor in inputs)
+    given = checked(inputs, _SEEING_INPUTS if seeing else _INPUTS, optional=contract.DRAFT_NOISE)
+    made = checked(outputs, _SEEING_OUTPUTS if seeing else _OUTPUTS)
     tokens, components, drafted = (size(made[contract.DRAFT_PROBABILITIES], i) for i in (1, 2, 3))
     noise = given.get(contract.DRAFT_NOISE)
     rank = components if noise is None else size(noise, 1)
@@ -83,4 +95,8 @@ def draft_sizes(
         raise refusal(f"it takes noise for {rank} components and computes {components}")
     if vocabulary.shape != (drafted,) or bool((np.diff(vocabulary) <= 0).any()):
         raise refusal(f"it drafts {drafted} tokens, and its vocabulary is not as many ascending ids")
-    return DraftSizes(size(given[contract.DRAFT_FEATURES], 1), tokens, rank, components, drafted)
+    features = given[contract.DRAFT_FEATURES]
+    window, kept = (size(given[contract.DRAFT_PAST], axis) for axis in (1, 2)) if seeing else (0, 0)
+    if seeing and (window, kept) != tuple(size(made[contract.DRAFT_PRESENT], axis) for axis in (1, 2)):
+        raise refusal(f"it takes {window} kept positions of {kept} numbers and gives others")
+    return DraftSizes(size(features, len(features.shape) - 1), tokens, rank, components, drafted, window, kept)

@@ -95,10 +95,10 @@ class Drafting:
         proposal, drafted = self._proposal, len(self._proposal.tokens)
         source = Source(proposal.source, proposal.grade) if drafted else None
         self._policy.record(source, drafted, accepted, draft_s, step_s)
+        plain_s, off = self._policy.plain_s, self._policy.why_off()
         for statistics in (self._current, self.total):
-            statistics.add(proposal.source, drafted, accepted, draft_s, step_s)
-            statistics.add_plain(accepted, self._policy.plain_s)
-            statistics.off = self._policy.why_off()
+            statistics.add(proposal.source, drafted, accepted, draft_s, step_s, plain_s)
+            statistics.off = off
 
     def close(self) -> None:
         """Free what the drafters hold."""

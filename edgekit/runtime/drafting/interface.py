@@ -53,8 +53,8 @@ class DraftContext:
 
     Attributes:
         tokens: all tokens so far; the last is chosen but not in the decoder's cache yet.
-        features: float32 [F], the decoder's features at the position that chose the last token; None where the
-            bundle has none.
+        features: float32 [P, F], the decoder's features at the last positions, as far as they are known, P >= 1: the
+            last of them chose the last token. None where the bundle has none.
         sampling: how tokens are chosen; a drafter filters its distribution alike.
         generator: of the random numbers that drafting takes.
     """

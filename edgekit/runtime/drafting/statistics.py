@@ -72,7 +72,8 @@ class DraftStatistics:
         tokens: that these steps gave. A text that ends within a draft uses fewer.
         sources: by drafter.
         draft_s: seconds of finding and making drafts; step_s: of everything else.
-        plain_s: seconds that plain steps would have taken for these tokens, as measured meanwhile; None before any was.
+        compared_s: those of both of the steps that were made while it was known what a plain step takes.
+        plain_s: seconds that plain steps would have taken for the tokens of those; None before there were any.
         plain_step_s: seconds of a plain step, as measured last.
         off: why nothing is drafted at the end; None where something is.
     """
@@ -83,30 +84,36 @@ class DraftStatistics:
     sources: dict[str, SourceStatistics] = field(default_factory=dict)
     draft_s: float = 0.0
     step_s: float = 0.0
+    compared_s: float = 0.0
     plain_s: float | None = None
     plain_step_s: float | None = None
     off: str | None = None
 
-    def add(self, source: str, drafted: int, accepted: int, draft_s: float, step_s: float) -> None:
-        """A step was made; `drafted` is 0 for a plain one."""
+    def add(
+        self, source: str, drafted: int, accepted: int, draft_s: float, step_s: float, plain_step_s: float | None = None
+    ) -> None:
+        """A step was made.
+
+        Args:
+            drafted: 0 for a plain one.
+            plain_step_s: what each of its tokens would have taken without drafts; None where that is not known.
+        """
         self.steps += 1
         self.tokens += accepted + 1
         self.draft_s += draft_s
         self.step_s += step_s
+        self.plain_step_s = plain_step_s
+        if plain_step_s is not None:
+            self.compared_s += draft_s + step_s
+            self.plain_s = (self.plain_s or 0.0) + (accepted + 1) * plain_step_s
         if drafted:
             self.sources.setdefault(source, SourceStatistics()).add(drafted, accepted)
         else:
             self.plain_steps += 1
 
-    def add_plain(self, accepted: int, plain_step_s: float | None) -> None:
-        """What the tokens of that step would have taken without drafts."""
-        self.plain_step_s = plain_step_s
-        if plain_step_s is not None:
-            self.plain_s = (self.plain_s or 0.0) + (accepted + 1) * plain_step_s
-
     def merge(self, other: DraftStatistics) -> None:
         """Add what another generation counted; what is told of the end is the other's."""
-        for name in ("steps", "plain_steps", "tokens", "draft_s", "step_s"):
+        for name in ("steps", "plain_steps", "tokens", "draft_s", "step_s", "compared_s"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         if other.plain_s is not None:
             self.plain_s = (self.plain_s or 0.0) + other.plain_s
@@ -121,9 +128,11 @@ class DraftStatistics:
 
     @property
     def speed_up(self) -> float | None:
-        """Over plain decoding in the same session; None where no plain step was measured."""
-        spent = self.draft_s + self.step_s
-        return self.plain_s / spent if self.plain_s is not None and spent > 0 else None
+        """Over plain decoding in the same session, of the steps that can be compared; None where these took less than
+        half of the time, and so say little of the whole.
+        """
+        enough = 0 < self.compared_s >= (self.draft_s + self.step_s) / 2
+        return self.plain_s / self.compared_s if self.plain_s is not None and enough else None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the attributes and what follows from them."""

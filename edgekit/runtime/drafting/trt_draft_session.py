@@ -23,11 +23,13 @@ Floats = npt.NDArray[np.float32]
 class TrtDraftSession:
     """Implements DraftSession. Everything runs on one stream of its own, and each draft ends by waiting for it.
 
-    B batch, F features, n tokens, r components in all, c computed, D draft vocabulary. Only B varies: a draft whose
-    batch is that of the draft before is captured as a CUDA graph, which later drafts of this batch launch.
+    B batch, F features, n tokens, r components in all, c computed, D draft vocabulary, W earlier positions that are
+    seen, N numbers kept of each, P new positions. Only B and P vary: a draft for which they are those of the draft
+    before is captured as a CUDA graph, which later drafts of these sizes launch.
 
     Attributes:
-        features, tokens, rank, components: F, n, r, c.
+        features, tokens, rank, components, window, kept: F, n, r, c, W, N.
+        present: see DraftSession.present.
         vocabulary: int64 [D].
     """
 
@@ -55,6 +57,8 @@ class TrtDraftSession:
         sizes = draft_sizes(engine.inputs, engine.outputs, vocabulary, graph=engine.name, next_step=again)
         self.features, self.tokens = sizes.features, sizes.tokens
         self.rank, self.components = sizes.rank, sizes.components
+        self.window, self.kept = sizes.window, sizes.kept
+        self.present: Floats | None = None
         self.vocabulary = vocabulary
         self._sizes = sizes
         self._described = description
@@ -62,17 +66,17 @@ class TrtDraftSession:
         self._cuda = cuda
         self._stream = cuda.stream()
         self._graphs = StepGraphs(cuda, self._stream) if cuda_graph else None
-        #: Of the batch that there is room for: inputs on the GPU in the order of `_given`, and where they come from.
+        #: What there is room for: inputs on the GPU in the order of `_given`, and where they come from, flat.
         self._inputs = DeviceBuffers(cuda)
         self._given: dict[str, Pinned] = {}
         self._room = 0
-        self._outputs = StepOutputs(
-            cuda,
-            {
-                contract.DRAFT_LOG_WEIGHTS: (sizes.components,),
-                contract.DRAFT_PROBABILITIES: (sizes.tokens, sizes.components, sizes.drafted),
-            },
-        )
+        made: dict[str, tuple[int, ...]] = {
+            contract.DRAFT_LOG_WEIGHTS: (sizes.components,),
+            contract.DRAFT_PROBABILITIES: (sizes.tokens, sizes.components, sizes.drafted),
+        }
+        if sizes.window:
+            made[contract.DRAFT_PRESENT] = (sizes.window, sizes.kept)
+        self._outputs = StepOutputs(cuda, made)
 
     @property
     def description(self) -> str:
@@ -85,7 +89,9 @@ class TrtDraftSession:
         """Drafts that were made by a CUDA graph."""
         return self._graphs.launched if self._graphs else 0
 
-    def draft(self, features: Floats, token: npt.NDArray[np.int64], noise: Floats | None) -> tuple[Floats, Floats]:
+    def draft(
+        self, features: Floats, token: npt.NDArray[np.int64], noise: Floats | None, past: Floats | None = None
+    ) -> tuple[Floats, Floats]:
         """See DraftSession.draft.
 
         Raises:
@@ -96,7 +102,7 @@ class TrtDraftSession:
         """
         if self._engine is None:
             raise SessionError("a session must be open to be used", "it was closed")
-        given = self._checked(features, token, noise)
+        given = self._checked(features, token, noise, past)
         batch = len(token)
         self._engine.check_batch(batch, contract.DRAFT_FEATURES)
         with running(self._cuda, self._stream, "drafting"):
@@ -112,7 +118,7 @@ class TrtDraftSession:
         for (name, array), address in zip(given.items(), self._inputs.addresses, strict=True):
             context.shape(name, array.shape)
             context.address(name, address)
-            self._given[name].array[:batch] = array
+            self._given[name].array[: array.size] = array.ravel()
         self._outputs.bind(context, profile, (batch,))
 
         def enqueue() -> None:
@@ -124,40 +130,50 @@ class TrtDraftSession:
         if self._graphs is None:
             enqueue()
         else:
-            self._graphs.run((profile.index, batch), enqueue, lambda: context.capturable(self._stream))
+            key = (profile.index, *given[contract.DRAFT_TOKEN].shape)
+            self._graphs.run(key, enqueue, lambda: context.capturable(self._stream))
         self._cuda.synchronize(self._stream, "run the engine")
         made = self._outputs.arrays((batch,))
+        if self.window:
+            self.present = made[contract.DRAFT_PRESENT].copy()
         return made[contract.DRAFT_LOG_WEIGHTS].copy(), made[contract.DRAFT_PROBABILITIES].copy()
 
     def _checked(
-        self, features: Floats, token: npt.NDArray[np.int64], noise: Floats | None
+        self, features: Floats, token: npt.NDArray[np.int64], noise: Floats | None, past: Floats | None
     ) -> dict[str, npt.NDArray[Any]]:
-        """The inputs by name. Raises SessionError unless they are float32 [B, F], int64 [B] and float32 [B, r]."""
-        given: dict[str, npt.NDArray[Any]] = {contract.DRAFT_FEATURES: features, contract.DRAFT_TOKEN: token}
-        if noise is not None:
-            given[contract.DRAFT_NOISE] = noise
-        batch = len(token) if token.ndim == 1 else 1
-        wanted = {
-            contract.DRAFT_FEATURES: ("float32", (batch, self.features)),
-            contract.DRAFT_TOKEN: ("int64", (batch,)),
+        """The inputs by name. Raises SessionError unless they are as DraftSession.draft takes them."""
+        offered: dict[str, npt.NDArray[Any] | None] = {
+            contract.DRAFT_FEATURES: features,
+            contract.DRAFT_TOKEN: token,
+            contract.DRAFT_NOISE: noise,
+            contract.DRAFT_PAST: past,
         }
+        given: dict[str, npt.NDArray[Any]] = {name: array for name, array in offered.items() if array is not None}
+        axes = 2 if self.window else 1
+        rows = token.shape if token.ndim == axes else (1,) * axes
+        wanted = {contract.DRAFT_FEATURES: ("float32", (*rows, self.features)), contract.DRAFT_TOKEN: ("int64", rows)}
         if self._sizes.noisy:
-            wanted[contract.DRAFT_NOISE] = ("float32", (batch, self.rank))
+            wanted[contract.DRAFT_NOISE] = ("float32", (rows[0], self.rank))
+        if self.window:
+            wanted[contract.DRAFT_PAST] = ("float32", (rows[0], self.window, self.kept))
         found = {name: (str(array.dtype), array.shape) for name, array in given.items()}
-        if found != wanted or batch < 1:
+        if found != wanted or min(rows) < 1:
             raise SessionError("a draft is made of what the draft graph takes", f"it got {found} instead of {wanted}")
         return given
 
     def _make_room(self, batch: int, given: dict[str, npt.NDArray[Any]]) -> None:
-        """Have room for a batch. Where memory runs out there is room for none."""
-        if self._room >= batch:
+        """Have room for a batch, of as many new positions as now. Where memory runs out there is room for none."""
+        sizes = {name: array.size for name, array in given.items()}
+        if self._room >= batch and all(self._given[name].array.size >= size for name, size in sizes.items()):
             return
+        sizes = {name: max(size, self._given[name].array.size if self._room else 0) for name, size in sizes.items()}
+        batch = max(batch, self._room)
         self._forget_graphs()
         self._free()
         try:
-            self._inputs.allocate([array.nbytes for array in given.values()])
+            self._inputs.allocate([sizes[name] * array.itemsize for name, array in given.items()])
             for name, array in given.items():
-                self._given[name] = Pinned(self._cuda, array.shape, array.dtype)
+                self._given[name] = Pinned(self._cuda, (sizes[name],), array.dtype)
             self._outputs.make_room(batch)
         except BaseException:
             self._free()

@@ -36,32 +36,26 @@ class Verdict:
     token: int
 
 
-def acceptance(p: Distribution, q: Distribution | None, token: int) -> float:
-    """Probability with which a token drawn from q is kept: min(1, p / q). None is all mass on the token.
+def acceptance(p: Distribution, q: Distribution, token: int) -> float:
+    """Probability with which a token drawn from q is kept: min(1, p / q).
 
     Raises:
         ValueError: q gives the token no probability, so it was not drawn from q.
     """
-    wanted = probability_of(p, token)
-    if q is None:
-        return wanted
     given = probability_of(q, token)
     if given <= 0.0:
         raise ValueError(f"token {token} was drafted, and its distribution gives it no probability")
-    return min(1.0, wanted / given)
+    return min(1.0, probability_of(p, token) / given)
 
 
-def residual(p: Distribution, q: Distribution | None, token: int) -> Distribution:
-    """What to draw from once `token` was refused: max(0, p - q) / Z. None is all mass on the token.
+def residual(p: Distribution, q: Distribution) -> Distribution:
+    """What to draw from once a token of q was refused: max(0, p - q) / Z.
 
     Where nothing is left, p and q are equal up to rounding and refusal was rounding too: then it is p.
     """
-    if q is None:
-        weights = np.where(p.ids == token, 0.0, p.probabilities)
-    else:
-        dense = np.zeros(max(p.ids[-1], q.ids[-1]) + 1)
-        dense[q.ids] = q.probabilities
-        weights = np.maximum(p.probabilities - dense[p.ids], 0.0)
+    dense = np.zeros(max(p.ids[-1], q.ids[-1]) + 1)
+    dense[q.ids] = q.probabilities
+    weights = np.maximum(p.probabilities - dense[p.ids], 0.0)
     total = weights.sum()
     if not total > 0.0:
         return p
@@ -103,7 +97,7 @@ def verify(
         else:
             p = target(logits[place], options, grown)
             if not chance.happens(acceptance(p, q, token), generator):
-                return Verdict(place, chance.choose(residual(p, q, token), generator))
+                return Verdict(place, chance.choose(residual(p, q), generator))
         grown.append(token)
     return Verdict(len(proposal.tokens), _chosen(logits[-1], options, grown, generator))
 
@@ -115,22 +109,3 @@ def _chosen(
     if options.greedy:
         return sample(logits, options, history, generator)
     return chance.choose(target(logits, options, history), generator)
-
-
-def verify_rows(
-    logits: npt.NDArray[np.float32],
-    proposals: Sequence[Proposal],
-    options: SamplingOptions,
-    histories: Sequence[Sequence[int]],
-    generators: Sequence[np.random.Generator],
-) -> list[Verdict]:
-    """Judge a proposal for each row of a batch.
-
-    Args:
-        logits: float32 [B, S, V]; of a row with fewer than S - 1 tokens the first logits count, the rest are padding.
-
-    Raises:
-        SessionError, ValueError: see `verify`.
-    """
-    rows = zip(logits, proposals, histories, generators, strict=True)
-    return [verify(row[: len(p.tokens) + 1], p, options, history, each) for row, p, history, each in rows]

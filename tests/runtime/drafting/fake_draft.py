@@ -31,6 +31,7 @@ class FakeDraftSession:
         self.vocabulary = np.arange(size) if vocabulary is None else np.array(vocabulary, np.int64)
         self.calls: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
         self.closed = False
+        self.window, self.kept, self.present = 0, 0, None
 
     def chosen(self, noise: np.ndarray | None) -> np.ndarray:
         """The components that are computed, by the largest log weight and noise."""
@@ -38,7 +39,10 @@ class FakeDraftSession:
             return np.arange(self.rank)
         return np.argsort(-(self.log_weights + noise), kind="stable")[: self.components]
 
-    def draft(self, features: np.ndarray, token: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def draft(
+        self, features: np.ndarray, token: np.ndarray, noise: np.ndarray | None, past: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert past is None
         assert (features.dtype, token.dtype, token.shape) == (np.float32, np.int64, (1,))
         assert (noise is None) == (self.components == self.rank)
         assert noise is None or (noise.dtype, noise.shape) == (np.float32, (1, self.rank))

@@ -11,7 +11,6 @@ HEADS, COPY = Source("cp"), Source("ngram", 4)
 
 def test_without_knowledge_it_is_neutral() -> None:
     assert Acceptance().chances(HEADS, 3) == pytest.approx([NEUTRAL] * 3)
-    assert Acceptance().expected_tokens(HEADS, 2) == pytest.approx([1 + NEUTRAL, 1 + NEUTRAL + NEUTRAL**2])
 
 
 def test_a_prior_is_what_is_expected_at_first() -> None:

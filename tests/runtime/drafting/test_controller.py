@@ -174,6 +174,33 @@ def test_the_account_bears_every_refusal() -> None:
     assert controller.choose([Offer(HEADS, 8)]) is None
 
 
+def test_a_source_that_is_off_is_tried_after_4_steps_then_8_up_to_128() -> None:
+    """Losses before it was turned off, as any good drafter has them, lengthen no pause."""
+    controller = Controller()
+    for _ in range(3):
+        controller.record(None, 0, 0, 0.0, 0.010)
+    for accepted in (1, 0, 1, 0, 1, 0) * 4:
+        controller.record(HEADS, 1, accepted, 0.001, 0.0105)
+    controller.record(None, 0, 0, 0.0, 0.010)
+    # From now on nothing is accepted, and the account never forbids a try.
+    pauses, waited, was_on = [], 0, True
+    for _ in range(1500):
+        controller.account = MOST
+        choice = controller.choose([Offer(HEADS, 1)])
+        waited += choice is None and not controller._must_measure()
+        if choice is None:
+            controller.record(None, 0, 0, 0.0, 0.010)
+            continue
+        on = controller.why_off() is None
+        assert was_on or not on, "off for good"
+        was_on = on
+        if not on:
+            pauses.append(waited)
+        waited = 0
+        controller.record(HEADS, 1, 0, 0.001, 0.0105)
+    assert pauses[:8] == [4, 8, 16, 32, 64, 128, 128, 128]
+
+
 def test_what_was_won_is_kept() -> None:
     controller = Controller()
     for _ in range(3):

@@ -47,10 +47,10 @@ def test_tokens_are_ids_of_the_draft_vocabulary(rule: Any) -> None:
 
 def test_the_graph_is_given_the_features_and_the_last_token() -> None:
     session = FakeDraftSession(*random_cp(3, 2, 5))
-    features = np.array([1.5, -2.0, 0.25], np.float32)
+    features = np.array([[9.0, 9.0, 9.0], [1.5, -2.0, 0.25]], np.float32)
     CPDrafter(session).propose(DraftContext([7, 8, 9], features, GREEDY, np.random.default_rng(0)), 2)
     ((given, token, noise),) = session.calls
-    assert given.tolist() == [features.tolist()]
+    assert given.tolist() == features[1:].tolist()
     assert token.tolist() == [9]
     assert noise is None
 

@@ -66,6 +66,22 @@ def test_its_cache_follows_what_was_accepted() -> None:
     assert proposed(drafter, tokens[2:], 3).tokens == proposed(DraftModelDrafter(HashSession()), tokens[2:], 3).tokens
 
 
+class Uncounted(list[int]):
+    """A context that is not gone through token by token."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("each of its tokens was looked at")
+
+
+def test_a_long_context_is_compared_as_a_whole() -> None:
+    """A step's work in Python does not grow with the context; only the repetition penalty reads all of it."""
+    drafter, tokens = DraftModelDrafter(HashSession(capacity=4096)), Uncounted(range(40))
+    first = proposed(drafter, tokens, 3).tokens
+    tokens += [*first, 7]
+    wanted = proposed(DraftModelDrafter(HashSession(capacity=4096)), [*range(40), *first, 7], 3).tokens
+    assert proposed(drafter, tokens, 3).tokens == wanted
+
+
 def test_where_its_own_context_ends() -> None:
     session = HashSession(capacity=6)
     drafter = DraftModelDrafter(session)
@@ -107,12 +123,14 @@ class Entry:
 class FakeBundle:
     """As much of a bundle as is compared."""
 
-    def __init__(self, name: str, vocab_size: int, digest: str) -> None:
+    def __init__(self, name: str, vocab_size: int, digest: str | None) -> None:
         self.path = Path(name)
         self.manifest = self
         self.model = self
         self.vocab_size = vocab_size
-        self.files = [Entry("model.onnx", name), Entry("tokenizer.json", digest)]
+        self.files = [Entry("model.onnx", name)]
+        if digest is not None:
+            self.files.append(Entry("tokenizer.json", digest))
 
 
 def test_a_draft_model_has_the_same_tokens() -> None:
@@ -125,3 +143,7 @@ def test_a_draft_model_has_the_same_tokens() -> None:
     padded: Any = FakeBundle("small", 128, "a")
     with pytest.raises(SessionError, match="small has 128 tokens, large has 100"):
         check_same_tokens(model, padded)
+    bare: Any = FakeBundle("bare", 100, None)
+    for pair in ((bare, bare), (bare, same), (model, bare)):
+        with pytest.raises(SessionError, match="bare lists no tokenizer.json"):
+            check_same_tokens(*pair)

@@ -29,6 +29,7 @@ class Chosen:
         self.offers: list[list[Offer]] = []
         self.recorded: list[tuple[object, ...]] = []
         self.observed: list[tuple[object, ...]] = []
+        self.asked_why = 0
 
     def choose(self, offers: Sequence[Offer]) -> tuple[Offer, int] | None:
         self.offers.append(list(offers))
@@ -42,6 +43,7 @@ class Chosen:
         self.observed.append(arguments)
 
     def why_off(self) -> str | None:
+        self.asked_why += 1
         return None
 
 
@@ -93,6 +95,7 @@ def test_what_became_of_it_is_told() -> None:
     drafting.propose(context(1, 8, 3), 9)
     drafting.record(0, 0.0, 0.3)
     assert policy.recorded == [(HEADS, 2, 1, 0.1, 0.2), (None, 0, 0, 0.0, 0.3)]
+    assert policy.asked_why == 2, "once a step, for the answer and the conversation"
     assert (statistics.steps, statistics.plain_steps, statistics.tokens) == (2, 1, 3)
     again = drafting.begin()
     assert again.steps == 0

@@ -14,7 +14,7 @@ from edgekit.bundle import Bundle, read_bundle
 from edgekit.checkpoint import Checkpoint, open_checkpoint
 from edgekit.errors import BundleError, SessionError
 from edgekit.runtime.drafting.drafting import Drafting
-from edgekit.runtime.drafting.open import drafting_for, repeats
+from edgekit.runtime.drafting.open import drafting_for, opened_for, repeats
 from edgekit.runtime.generate import generate
 from edgekit.runtime.options import Finished, GenerationOptions
 from edgekit.runtime.sampling import SamplingOptions
@@ -154,3 +154,56 @@ def test_what_training_measured_is_expected_at_first(with_heads: Bundle, tmp_pat
     assert expected(WARM) == pytest.approx([0.6, 0.5, 0.4])
     assert expected(SamplingOptions(temperature=1.0, seed=1)) == pytest.approx([0.9, 0.8, 0.7])
     assert len(set(expected(GREEDY, with_heads))) == 1, "nothing is known of heads whose training told nothing"
+
+
+@pytest.mark.parametrize("choice", ["cp", "auto", "itself"])
+def test_session_and_drafters_are_closed_together(with_heads: Bundle, ort_sessions: list[Any], choice: str) -> None:
+    choice = str(with_heads.path) if choice == "itself" else choice
+    with opened_for(with_heads, choice, sampling=GREEDY, threads=1, capacity=40) as (session, drafting):
+        assert session.capacity == 40
+        assert drafting is not None
+        assert [each._session is None for each in ort_sessions] == [False, False]
+    assert [each._session is None for each in ort_sessions] == [True, True]
+    with (
+        pytest.raises(RuntimeError, match="within"),
+        opened_for(with_heads, choice, sampling=GREEDY, threads=1),
+    ):
+        raise RuntimeError("within")
+    assert [each._session is None for each in ort_sessions] == [True] * 4
+
+
+def test_what_cannot_be_opened_leaves_nothing_open(with_heads: Bundle, bare: Bundle, ort_sessions: list[Any]) -> None:
+    def refuse(bundle: Bundle, choice: str, fact: str, **options: Any) -> None:
+        with (
+            pytest.raises(SessionError, match=fact),
+            opened_for(bundle, choice, sampling=GREEDY, threads=1, **options),
+        ):
+            pytest.fail("it was opened")
+
+    refuse(bare, "cp", "has none")
+    refuse(with_heads, "auto", "context", capacity=10**6)
+    assert ort_sessions == [], "refused before weights are read"
+    refuse(with_heads, "auto", "cp proposes 3", count=4)
+    assert [each._session is None for each in ort_sessions] == [True, True]
+
+
+def test_a_draft_model_is_read_once_and_holds_no_more_than_the_context(
+    bare: Bundle, ort_sessions: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = bare.manifest.cache.capacity_limit
+    cache = json.loads((bare.path / "manifest.json").read_text())["cache"]
+    short = edited(bare, tmp_path / "short", cache={**cache, "capacity_limit": 50})
+    read: list[object] = []
+
+    def reading(path: Any) -> Bundle:
+        read.append(path)
+        return read_bundle(path)
+
+    monkeypatch.setattr("edgekit.bundle.read_bundle", reading)
+    for draft, capacity, held in ((bare, 60, 60), (short, 60, 50), (bare, None, limit)):
+        ort_sessions.clear()
+        read.clear()
+        with opened_for(bare, draft.path, sampling=GREEDY, threads=1, capacity=capacity) as (session, _):
+            assert session.capacity == (capacity or limit)
+        assert [each.capacity for each in ort_sessions] == [capacity or limit, held]
+        assert read == [draft.path]

@@ -17,11 +17,12 @@ from edgekit.build.profile import AxisRange, Limits, decoder_profiles, draft_pro
 from edgekit.bundle import Bundle, EngineEntry, read_bundle
 from edgekit.bundle.engine_entry import DraftEngine
 from edgekit.bundle.extend import extend_bundle
+from edgekit.bundle.read import check_file
 from edgekit.checkpoint import open_checkpoint
 from edgekit.errors import BundleError, EdgekitError, SessionError
 from edgekit.runtime.drafting.draft_session import OrtDraftSession
 from edgekit.runtime.drafting.drafting import Drafting
-from edgekit.runtime.drafting.open import drafting_for
+from edgekit.runtime.drafting.open import drafting_for, opened_for
 from edgekit.runtime.generate import generate
 from edgekit.runtime.options import Finished, GenerationOptions
 from edgekit.runtime.sampling import SamplingOptions
@@ -176,6 +177,30 @@ def test_a_bundle_without_engines_names_the_command(make: Make) -> None:
     assert "edgekit build" in error.next_step
 
 
+def test_auto_asks_for_an_engine_that_runs_here(make: Make, trt: FakeTensorRT) -> None:
+    bundle = make(entry("foreign", compute_capabilities=("87",)), entry("bare", drafts=False))
+    with opened_for(bundle, "auto", sampling=GREEDY, backend="tensorrt") as (session, drafting):
+        assert session.description.endswith("engine bare")
+        assert drafting is not None
+        assert names(drafting) == ["ngram"]
+    assert trt.deserialised == [b"engines/bare/model.engine"]
+
+
+def test_each_engine_is_hashed_once_and_only_if_it_is_used(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = make(entry())
+    hashed: list[str] = []
+
+    def noted(path: Path, file: Any, **options: Any) -> Any:
+        hashed.append(Path(file.name).name)
+        return check_file(path, file, **options)
+
+    monkeypatch.setattr("edgekit.runtime.engine_compatibility.check_file", noted)
+    for choice, files in (("cp", ["model.engine", "draft.engine"]), ("ngram", ["model.engine"])):
+        hashed.clear()
+        with opened_for(bundle, choice, sampling=GREEDY, backend="tensorrt"):
+            assert hashed == files
+
+
 @pytest.mark.parametrize("choice", ["cp", "auto"])
 @pytest.mark.parametrize(
     ("changed", "fact"),
@@ -188,7 +213,14 @@ def test_a_bundle_without_engines_names_the_command(make: Make) -> None:
 def test_what_refuses_the_decoders_engine_refuses_it(
     make: Make, trt: FakeTensorRT, choice: str, changed: dict[str, Any], fact: str
 ) -> None:
-    assert fact in refused(make(entry(**changed)), choice).fact
+    bundle = make(entry(**changed))
+    with (
+        pytest.raises(BundleError) as caught,
+        opened_for(bundle, choice, sampling=GREEDY, backend="tensorrt"),
+    ):
+        pytest.fail("it was opened")
+    assert fact in caught.value.fact
+    assert fact in refused(bundle).fact
     assert not trt.deserialised
 
 

@@ -47,16 +47,20 @@ class Fake:
         self.engine: FakeEngine
 
     def open(self, *, graph_capture: bool = True, **options: Any) -> TrtDraftSession:
-        axes = [{contract.AXIS_BATCH: AxisRange(1, 1, MOST_BATCH)}]
+        axes = [{contract.AXIS_BATCH: AxisRange(1, 1, MOST_BATCH), contract.AXIS_NEW: AxisRange(1, 2, 9)}]
         engine, self.engine = fake_engine(self.gpu, self.graph, axes, TrtEngine, graph_capture=graph_capture)
         return TrtDraftSession(engine, self.gpu.cuda(), self.ids, description="a fake", **options)
 
 
-def given(session: DraftSession, batch: int, seed: int, features: int = FEATURES) -> tuple[Any, ...]:
-    """What a draft of so many sequences is made of."""
+def given(session: DraftSession, batch: int, seed: int, features: int = FEATURES, new: int = 1) -> tuple[Any, ...]:
+    """What a draft of so many sequences is made of, with a window after so many new positions."""
     rng = np.random.default_rng(seed)
     noise = rng.gumbel(size=(batch, session.rank)).astype(np.float32) if session.components < session.rank else None
-    return rng.standard_normal((batch, features)).astype(np.float32), rng.integers(0, 30, batch), noise
+    rows = (batch, new) if session.window else (batch,)
+    found = rng.standard_normal((*rows, features)).astype(np.float32), rng.integers(0, 30, rows), noise
+    if not session.window:
+        return found
+    return (*found, rng.standard_normal((batch, session.window, session.kept)).astype(np.float32))
 
 
 def same(found: tuple[np.ndarray, ...], wanted: tuple[np.ndarray, ...]) -> None:
@@ -91,10 +95,17 @@ def test_exported_heads(form: str, dtype: str, tmp_path: Path) -> None:
     session = Fake(bundle.file(draft.file), ids).open()
     reference = OrtDraftSession(bundle.file(draft.file), ids, threads=1)
     assert (session.features, session.tokens, session.rank) == (draft.features, draft.tokens, draft.rank)
-    for seed in range(4):
-        arguments = given(session, 1, seed, draft.features)
+    assert (session.window, session.kept) == (reference.window, reference.kept) == (draft.window, 129)
+    # The third of the same sizes is the first that a graph launches; more positions, or more texts, have their own.
+    for seed, (batch, new) in enumerate([(1, 1)] * 3 + [(1, 4)] * 3 + [(1, 1)] * 2 + [(2, 3)] * 3 + [(1, 1)]):
+        arguments = given(session, batch, seed, draft.features, new)
         same(session.draft(*arguments), reference.draft(*arguments))
-    assert session.graph_launches == 3
+        assert session.present is not None
+        assert reference.present is not None
+        same((session.present,), (reference.present,))
+    assert session.graph_launches > 0
+    with pytest.raises(SessionError, match="what the draft graph takes"):
+        session.draft(*given(session, 1, 0, draft.features)[:3])
 
 
 def test_what_it_gave_stays(graph: Path) -> None:
@@ -109,7 +120,7 @@ def test_what_it_gave_stays(graph: Path) -> None:
 
 def test_a_drafter_over_it(graph: Path) -> None:
     contexts = [
-        DraftContext([4, 5 + i], np.full(FEATURES, 0.1 * i, np.float32), SamplingOptions(), None) for i in (1, 2)
+        DraftContext([4, 5 + i], np.full((1, FEATURES), 0.1 * i, np.float32), SamplingOptions(), None) for i in (1, 2)
     ]  # type: ignore[arg-type]
     drafter, reference = CPDrafter(Fake(graph).open()), CPDrafter(OrtDraftSession(graph, IDS, threads=1))
     proposals = [drafter.propose(context, TOKENS).tokens for context in contexts]

@@ -5,7 +5,7 @@ import pytest
 
 from edgekit.errors import SessionError
 from edgekit.runtime.drafting.interface import Distribution, Proposal
-from edgekit.runtime.drafting.verify import Verdict, acceptance, residual, verify, verify_rows
+from edgekit.runtime.drafting.verify import Verdict, acceptance, residual, verify
 from edgekit.runtime.sampling import SamplingOptions, sample
 from tests.runtime.drafting.enumeration import PROMPT, Target
 
@@ -52,19 +52,7 @@ def test_acceptance_and_residual_give_the_model(p: dict[int, float], q: dict[int
         kept = acceptance(wanted, given, token)
         assert 0.0 <= kept <= 1.0
         found[token] += share * kept
-        found += share * (1 - kept) * dense(residual(wanted, given, token), 8)
-    np.testing.assert_allclose(found, dense(wanted, 8), atol=1e-15)
-
-
-@pytest.mark.parametrize("token", range(8))
-@pytest.mark.parametrize("p", [p for p, _ in PAIRS], ids=str)
-def test_a_certain_token_is_all_mass_on_it(p: dict[int, float], token: int) -> None:
-    wanted, one = sparse(p), sparse({token: 1.0})
-    assert acceptance(wanted, None, token) == acceptance(wanted, one, token) == p.get(token, 0.0)
-    by_none, by_one = residual(wanted, None, token), residual(wanted, one, token)
-    np.testing.assert_array_equal(dense(by_none, 8), dense(by_one, 8))
-    kept = acceptance(wanted, None, token)
-    found = kept * np.eye(8)[token] + (1 - kept) * dense(by_none, 8)
+        found += share * (1 - kept) * dense(residual(wanted, given), 8)
     np.testing.assert_allclose(found, dense(wanted, 8), atol=1e-15)
 
 
@@ -73,12 +61,12 @@ def test_equal_up_to_rounding() -> None:
     q = sparse({0: 0.3, 1: 0.7})
     p = Distribution(q.ids, np.nextafter(q.probabilities, 0))
     assert acceptance(p, q, 0) == pytest.approx(1.0, abs=1e-15)
-    assert residual(p, q, 0) is p
-    assert residual(sparse({4: 1.0}), None, 4).ids.tolist() == [4]
+    assert residual(p, q) is p
+    assert residual(sparse({4: 1.0}), sparse({4: 1.0})).ids.tolist() == [4]
 
 
 def test_a_residual_holds_possible_tokens_only() -> None:
-    left = residual(sparse({0: 0.1, 1: 0.2, 2: 0.7}), sparse({1: 0.5, 2: 0.5}), 1)
+    left = residual(sparse({0: 0.1, 1: 0.2, 2: 0.7}), sparse({1: 0.5, 2: 0.5}))
     assert left.ids.tolist() == [0, 2]
     np.testing.assert_allclose(left.probabilities, [1 / 3, 2 / 3])
 
@@ -155,32 +143,6 @@ def test_logits_that_are_no_numbers(options: SamplingOptions, bad: int) -> None:
     logits[bad] = np.nan
     with pytest.raises(SessionError, match="finite"):
         verify(logits, certain(0), options, PROMPT, np.random.default_rng(0))
-
-
-def test_rows_of_a_batch_go_on_by_themselves() -> None:
-    """Different lengths, drafted and accepted; the padding is poisoned."""
-    drafts = [certain(1, 2, 3), certain(1, 0, 3), certain(), certain(4)]
-    logits = np.full((4, 4, 5), np.nan, np.float32)
-    for row, draft in zip(logits, drafts, strict=True):
-        row[: len(draft.tokens) + 1] = rows(1, 2, 3, 4)[: len(draft.tokens) + 1]
-    generators = [np.random.default_rng(i) for i in range(4)]
-    found = verify_rows(logits, drafts, GREEDY, [PROMPT] * 4, generators)
-    assert found == [Verdict(3, 4), Verdict(1, 2), Verdict(0, 1), Verdict(0, 1)]
-
-
-def test_a_batch_samples_as_its_rows_would() -> None:
-    options = SamplingOptions(temperature=1.0, repetition_penalty=1.5)
-    histories = [[0, 1], [4], [2, 2, 3]]
-    drafts = [certain(1, 2), certain(3), certain(0, 4)]
-    logits = np.random.default_rng(1).standard_normal((3, 3, 5)).astype(np.float32)
-    together = verify_rows(logits, drafts, options, histories, [np.random.default_rng(i) for i in range(3)])
-    alone = [
-        verify(logits[i, : len(d.tokens) + 1], d, options, histories[i], np.random.default_rng(i))
-        for i, d in enumerate(drafts)
-    ]
-    assert together == alone
-    with pytest.raises(ValueError, match="shorter"):
-        verify_rows(logits, drafts[:2], options, histories, [np.random.default_rng(i) for i in range(3)])
 
 
 @pytest.mark.parametrize("seed", range(5))
