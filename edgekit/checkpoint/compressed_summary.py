@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from edgekit.checkpoint.compressed import CompressedCheckpoint
@@ -11,14 +12,24 @@ from edgekit.checkpoint.compressed import CompressedCheckpoint
 INT4_BITS = 4 + (16 + 4) / 32
 
 
-def compression_summary(checkpoint: CompressedCheckpoint) -> dict[str, Any]:
+#: Of one product: a matrix as it is, and as plain 4-bit codes, in seconds.
+Times = Mapping[str, tuple[float, float]]
+
+
+def compression_summary(checkpoint: CompressedCheckpoint, times: Times | None = None) -> dict[str, Any]:
     """JSON-ready: "matrices", one entry each, and totals of those that were fitted.
 
-    A step of decoding reads every matrix once, so that where memory is the limit (`edgekit.plan.step_cost`) its time is
-    that of its bytes: "slower_than_int4" names what reads more than plain 4-bit codes. What reads less is faster only
-    where its operator costs less than it saves, since each correction is an operator more than int4 has.
+    Where memory is the limit (`edgekit.plan.step_cost`) a matrix takes the time of its bytes: "reads_more_than_int4"
+    names what has more than plain 4-bit codes. What has fewer is faster only where its operator costs less than that
+    saves, which "slower_than_int4" tells by a cost model.
+
+    Args:
+        times: by the cost model (`edgekit.compress.saten.cost`), of one token; None where it is not known.
     """
     matrices = [_row(name, record, checkpoint.spec(name).nbytes) for name, record in checkpoint.records.items()]
+    for row in matrices:
+        own, int4 = times[row["matrix"]] if times and row["method"] != "stored" else (None, None)
+        row |= {"product_s": own, "int4_product_s": int4}
     fitted = [row for row in matrices if row["method"] != "stored"]
     weights = sum(math.prod(row["shape"]) for row in fitted)
     nbytes = sum(row["bytes"] for row in fitted)
@@ -29,8 +40,19 @@ def compression_summary(checkpoint: CompressedCheckpoint) -> dict[str, Any]:
         "bits_per_weight": round(8 * nbytes / weights, 4) if weights else None,
         "int4_bytes": int(weights * INT4_BITS / 8),
         "operators_more_than_int4": sum(row["form"] != "codes" for row in fitted),
-        "slower_than_int4": [row["matrix"] for row in fitted if row["slower_than_int4"]],
+        "reads_more_than_int4": [
+            row["matrix"] for row in fitted if 8 * row["bytes"] > INT4_BITS * math.prod(row["shape"])
+        ],
+        "product_s": sum(row["product_s"] for row in fitted) if times else None,
+        "int4_product_s": sum(row["int4_product_s"] for row in fitted) if times else None,
+        "slower_than_int4": [row["matrix"] for row in fitted if row["product_s"] > row["int4_product_s"]]
+        if times
+        else None,
     }
+
+
+def _slower(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["matrix"] for row in rows if row["product_s"] > row["int4_product_s"]]
 
 
 def _row(name: str, record: dict[str, Any], nbytes: int) -> dict[str, Any]:
@@ -56,7 +78,6 @@ def _row(name: str, record: dict[str, Any], nbytes: int) -> dict[str, Any]:
         "weighted_error": record["weighted_error"],
         "relative_error": record["plain_error"],
         "loss": record["loss"],
-        "slower_than_int4": record["method"] != "stored" and 8 * nbytes > INT4_BITS * rows * columns,
     }
 
 

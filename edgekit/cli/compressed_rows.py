@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-HEADER = ("matrix", "method", "shape", "form", "codes", "ranks", "non-zeros", "bits", "bytes", "error", "reads")
+if TYPE_CHECKING:
+    from edgekit.checkpoint.compressed import CompressedCheckpoint
+
+HEADER = ("matrix", "method", "shape", "form", "codes", "ranks", "non-zeros", "bits", "bytes", "error", "us", "int4 us")
+
+
+def product_times(checkpoint: CompressedCheckpoint) -> dict[str, tuple[float, float]] | None:
+    """Of one token with each matrix, and with plain int4, by the cost model of a CPU; None without torch."""
+    if find_spec("torch") is None:
+        return None
+    from edgekit.compress.saten.cost import RATES, seconds
+
+    times = {}
+    for name, record in checkpoint.records.items():
+        rows, columns = record["shape"]
+        times[name] = (seconds(checkpoint.matrix(name)), 1e-9 * RATES[1].dense * rows * columns)
+    return times
 
 
 def compressed_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -23,7 +40,8 @@ def compressed_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
                 f"{each['bits_per_weight']:.2f}",
                 f"{each['bytes']:,}",
                 f"{each['weighted_error']:.4f}",
-                "more than int4" if each["slower_than_int4"] else "-",
+                _microseconds(each["product_s"]),
+                _microseconds(each["int4_product_s"]),
             )
         )
     return rows
@@ -31,20 +49,22 @@ def compressed_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def compressed_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """What the table comes to, as label and value."""
-    slower, fitted = len(summary["slower_than_int4"]), summary["fitted"]
-    more = summary["operators_more_than_int4"]
-    lines = [
-        (
-            "compressed",
-            f"{fitted} matrices, {summary['bytes'] / 1e6:,.1f} MB, {summary['bits_per_weight'] or 0:.3f} bits per "
-            f"weight; as int4 {summary['int4_bytes'] / 1e6:,.1f} MB",
-        )
-    ]
-    if slower:
-        lines.append(("slower than int4", f"{slower} of {fitted} matrices where memory is the limit: they read more"))
+    more, fitted = len(summary["reads_more_than_int4"]), summary["fitted"]
+    size = f"{summary['bytes'] / 1e6:,.1f} MB, {summary['bits_per_weight'] or 0:.3f} bits per weight"
+    lines = [("compressed", f"{fitted} matrices, {size}; as int4 {summary['int4_bytes'] / 1e6:,.1f} MB")]
     if more:
-        lines.append(("operators", f"{more} more than int4 has: with few bytes saved, each costs more than it gains"))
+        lines.append(("reads more", f"{more} of {fitted} matrices have more bytes than int4"))
+    if summary["slower_than_int4"] is not None:
+        own, int4 = _microseconds(summary["product_s"]), _microseconds(summary["int4_product_s"])
+        slower = f"{len(summary['slower_than_int4'])} of {fitted} matrices"
+        lines.append(
+            ("slower than int4", f"{slower}; {own} us per token for all, int4 {int4} (model of one CPU thread)")
+        )
     return lines
+
+
+def _microseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1e6 * seconds:,.1f}"
 
 
 def _ranks(each: dict[str, Any]) -> str:

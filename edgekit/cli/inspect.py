@@ -46,7 +46,9 @@ def command(checkpoint_or_bundle: str, name: str | None, template: bool, offline
     encoder = is_encoder(summary["model_type"])
     summary["kv_cache_bytes_per_token"] = {} if encoder else checkpoint_caches(checkpoint.config)
     if isinstance(checkpoint, CompressedCheckpoint):
-        summary["compression"] = compression_summary(checkpoint)
+        from edgekit.cli.compressed_rows import product_times
+
+        summary["compression"] = compression_summary(checkpoint, product_times(checkpoint))
     if as_json:
         click.echo(json.dumps(summary, indent=2))
         return
