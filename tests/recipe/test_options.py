@@ -174,7 +174,9 @@ def structure(recipe: Recipe, folder: Path) -> dict[str, Any]:
     quantized = zeros(checkpoint, options) if options.quantization is not None else None
     outcomes = rewrite(traced.graph, options.form, Context(traced.geometry, options.activations, quantized))
     rules = rule_counts({"rules": {name: outcome.to_dict() for name, outcome in outcomes.items()}})
-    heads = heads_for(checkpoint, model, Path(options.draft), options.draft_components) if options.draft else None
+    heads = None
+    if options.draft:
+        heads = heads_for(checkpoint, model, Path(options.draft), options.draft_components, options.draft_tokens)
     if heads is not None:
         layers, width = heads.found.heads.config.feature_layers, traced.geometry.hidden_size
         add_draft_features(traced.graph, layers, width, options.activations)
