@@ -46,7 +46,9 @@ class CpuMachine:
 
     device, cache_bytes, multiprocessors = "cpu", 20_000, 2
 
-    def __init__(self, damage: float = 0.0) -> None:
+    def __init__(self, damage: float = 0.0, estimate: float = 0.0, replays: int = 1) -> None:
+        """`estimate`: seconds that a call is taken to need, by which a replay may have no time for all sets."""
+        self._estimate, self._replays = estimate, replays
         self._kernels = HostKernels()
         self._damage = damage
         self.problem, self.workspace_bytes = self._kernels.problem, self._kernels.workspace_bytes
@@ -78,9 +80,15 @@ class CpuMachine:
         for call in calls:
             call()
 
-    def seconds(self, calls: list[Callable[[], Any]]) -> dict[str, float]:
+    def seconds(self, calls: list[Callable[[], Any]], spoil: Callable[[], None] | None = None) -> dict[str, float]:
+        self.once(calls[:3])
+        if self._estimate:
+            calls = timing.rotation(calls, self._estimate)
+        if spoil is not None:
+            spoil()
         started = time.perf_counter()
-        self.once(calls)
+        for _ in range(self._replays):
+            self.once(calls)
         return timing.spread([(time.perf_counter() - started) / len(calls)])
 
     def forget(self) -> None:
@@ -110,6 +118,35 @@ def test_a_wrong_answer_has_no_speed(work: Subject) -> None:
     row = timing.row_of(work, CpuMachine(damage=1.0), 1e9)
     assert "differs from the reference" in row["failure"]
     assert "seconds" not in row
+
+
+@pytest.mark.parametrize("work", SMALL, ids=NAMES)
+def test_a_replay_of_fewer_calls_than_sets_leaves_the_answers_that_are_compared(work: Subject) -> None:
+    """On a GPU such rows had "changed": the last of the shortened replay was not the last set."""
+    whole = len(work.prepare(CpuMachine()).calls)
+    assert whole >= 3
+    row = timing.row_of(work, CpuMachine(estimate=timing.MOST_REPLAY_S), 1e9)
+    assert "failure" not in row, row["failure"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "taken"),
+    [(1.0, "ag"), (timing.MOST_REPLAY_S / 3.5, "abg"), (timing.MOST_REPLAY_S / 7.5, "abcdefg"), (1e-9, "abcdefg")],
+)
+def test_what_rotates_where_there_is_no_time_for_all(seconds: float, taken: str) -> None:
+    said: list[str] = []
+    calls = [lambda name=name: said.append(name) for name in "abcdefg"]
+    for call in timing.rotation(calls, seconds):
+        call()
+    assert "".join(said) == taken
+    assert timing.rotation(calls[:1], seconds) == calls[:1]
+
+
+@pytest.mark.parametrize("work", SMALL, ids=NAMES)
+def test_replays_that_do_nothing_are_found(work: Subject) -> None:
+    """What the calls before them left does not pass for their answers."""
+    row = timing.row_of(work, CpuMachine(replays=0), 1e9)
+    assert "the answers changed while it was timed: error inf" in row["failure"]
 
 
 @pytest.mark.parametrize("work", SMALL, ids=NAMES)

@@ -122,11 +122,19 @@ class Attention:
                         worst = worse(worst, closeness(given[name.replace("present", "past")], rows))
             return worst
 
+        def spoil() -> None:
+            for output in outputs:
+                output.fill_(torch.nan)
+            for name in operands:
+                for i in ends(sets) if name.startswith("past") else ():
+                    operands[name][i, :, self.context - self.new :] = torch.nan
+
         kv = self.kv_heads or heads
         return Work(
             calls,
             self.bytes_moved(),
             check,
+            spoil,
             spec.tolerances[self.dtype],
             [self._ordinary(machine, kv)],
             self.operations() if self.new > 8 else 0,

@@ -106,6 +106,10 @@ class Linear:
                 worst = worse(worst, closeness(y, spec.reference(attributes, wide)["y"]))
             return worst
 
+        def spoil() -> None:
+            for y in results:
+                y.fill_(torch.nan)
+
         dense_bytes = width * (self.inputs * self.outputs + self.tokens * (self.inputs + self.outputs))
         dense_sets = sets_of(dense_bytes, machine)
         weights = torch.randn((dense_sets, self.outputs, self.inputs), device=device, dtype=kind)
@@ -115,6 +119,7 @@ class Linear:
             calls,
             self.bytes_moved(),
             check,
+            spoil,
             spec.tolerances[self.dtype],
             [("torch linear, dense", dense, dense_bytes)],
             facts={"sets": sets, "of_dense_bytes": self.bytes_moved() / dense_bytes},
@@ -187,6 +192,10 @@ class Append:
                     return math.inf, math.inf
             return 0.0, 0.0
 
+        def spoil() -> None:
+            for i in ends(sets):
+                present[i, :, 0 if self.grow else old :] = torch.nan
+
         if self.grow:
             same = [lambda i=i: torch.cat((past[i], fresh[i]), 1) for i in range(sets)]
             name = "torch cat"
@@ -195,4 +204,6 @@ class Append:
             same = [lambda i=i: buffers[i][:, old:].copy_(fresh[i]) for i in range(sets)]
             name = "torch copy into a slice"
         moved = self.bytes_moved()
-        return Work(calls, moved, check, spec.tolerances[self.dtype], [(name, same, moved)], facts={"sets": sets})
+        return Work(
+            calls, moved, check, spoil, spec.tolerances[self.dtype], [(name, same, moved)], facts={"sets": sets}
+        )

@@ -50,14 +50,18 @@ class Work:
     """One row of the table, ready to run.
 
     Attributes:
-        calls: one per set; bytes_moved, operations: of one call, the least that it needs. operations 0: not counted.
+        calls: one per set. The first leaves its answer in a place of its own, all others may share one: of those that
+            run, the last set's has to come last.
+        bytes_moved, operations: of one call, the least that it needs. operations 0: not counted.
         check: compares what `calls[0]` and `calls[-1]` left with the reference; gives (error, 1 - cosine), the worst.
+        spoil: makes what `check` compares NaN.
         baselines: name, one call per set of it, and its bytes.
     """
 
     calls: list[Callable[[], None]]
     bytes_moved: int
     check: Callable[[], tuple[float, float]]
+    spoil: Callable[[], None]
     tolerance: Tolerance
     baselines: list[tuple[str, list[Callable[[], Any]], int]]
     operations: int = 0

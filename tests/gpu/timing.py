@@ -4,7 +4,8 @@ usage: python -m tests.gpu.timing [-o FILE] [--seconds 60] [--repetitions 30]
 
 Each row is compared with the float64 reference, then timed: calls over rotating sets of operands are captured in a CUDA
 graph, whose replays are timed with CUDA events; a call's time is a replay's over the number of its calls, with the
-median and the 10th and 90th percentile of the replays. torch's own operators are timed in the same way. Rows that no
+median and the 10th and 90th percentile of the replays. Before the first replay the answers are made NaN, after the last
+they are compared once more. torch's own operators are timed in the same way. Rows that no
 time is left for are listed as not run. The file is written anew after each row.
 """
 
@@ -93,13 +94,17 @@ class GpuMachine:
                 call()
         torch.cuda.synchronize()
 
-    def seconds(self, calls: list[Callable[[], Any]]) -> dict[str, float]:
-        """Of one call: median, percentiles, and how many calls a replay had."""
+    def seconds(self, calls: list[Callable[[], Any]], spoil: Callable[[], None] | None = None) -> dict[str, float]:
+        """Of one call: median, percentiles, and how many calls a replay had.
+
+        Args:
+            spoil: destroys what the calls before the replays left.
+        """
         self.once(calls[:3])
         started = time.monotonic()
         self.once(calls[:3])
         estimate = (time.monotonic() - started) / min(3, len(calls))
-        calls = calls[: max(2, int(MOST_REPLAY_S / estimate))]
+        calls = rotation(calls, estimate)
         rounds = -(-LEAST_CALLS // len(calls)) if LEAST_CALLS * estimate < MOST_REPLAY_S else 1
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(self._stream):
@@ -111,6 +116,8 @@ class GpuMachine:
             finally:
                 graph.capture_end()
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            if spoil is not None:
+                spoil()
             replays, started = 0, time.monotonic()
             while replays == 0 or time.monotonic() < started + WARM_S:
                 graph.replay()
@@ -131,6 +138,16 @@ class GpuMachine:
         """Give the memory of a row back."""
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def rotation(calls: list[Callable[[], Any]], seconds: float) -> list[Callable[[], Any]]:
+    """As many calls as a replay has time for: the first ones and the last.
+
+    The last stays the last, because all but the first leave their answers in one place, which is compared with the
+    reference of the last set.
+    """
+    count = max(2, int(MOST_REPLAY_S / seconds))
+    return calls if len(calls) <= count else [*calls[: count - 1], calls[-1]]
 
 
 def spread(times: list[float]) -> dict[str, float]:
@@ -159,7 +176,7 @@ def row_of(work: Attention | Linear | Append, machine: Any, copy_bytes_per_s: fl
     row |= {"error": error, "one_minus_cosine": cosine, "tolerance": asdict(ready.tolerance), **ready.facts}
     if not (error <= ready.tolerance.maximum and cosine <= ready.tolerance.cosine):
         return row | {"failure": f"differs from the reference: error {error:.2e}, 1 - cosine {cosine:.2e}"}
-    seconds = machine.seconds(ready.calls)
+    seconds = machine.seconds(ready.calls, ready.spoil)
     rate = ready.bytes_moved / seconds["median"]
     row |= {"seconds": seconds, "bytes_moved": ready.bytes_moved, "bytes_per_s": rate}
     row["of_copy_bandwidth"] = rate / copy_bytes_per_s
@@ -172,7 +189,7 @@ def row_of(work: Attention | Linear | Append, machine: Any, copy_bytes_per_s: fl
         entry = {"name": name, "seconds": taken, "bytes_moved": moved, "bytes_per_s": moved / taken["median"]}
         entry |= {"sets": len(calls), "times_faster": taken["median"] / seconds["median"]}
         row["baselines"].append(entry)
-    # Once more after all of it: that the timed calls left right answers too.
+    # Once more after all of it: that the replays left right answers too.
     error, cosine = ready.check()
     if not (error <= ready.tolerance.maximum and cosine <= ready.tolerance.cosine):
         row["failure"] = f"the answers changed while it was timed: error {error:.2e}, 1 - cosine {cosine:.2e}"

@@ -238,7 +238,7 @@ def test_a_run_becomes_a_page(tmp_path: Path) -> None:
         "after": {"reading": look},
         "copy": {"bytes_copied": 2 << 30, "bytes_per_s": 2e12},
         "telemetry": {"mean_power_w": 300.0, "mean_gpu_clock_hz": 1.9e9},
-        "rows": [row, wrong],
+        "rows": [row, wrong, {**row, "failure": "the answers changed"}],
         "not_run": [{}],
     }
     tests = {"run": 10, "failed": [], "skipped": [{"test": "t", "reason": "r"}]}
@@ -258,6 +258,17 @@ def test_a_run_becomes_a_page(tmp_path: Path) -> None:
     sizes = "| T6 medium | 1 | 1 | 4096 | float16 | "
     assert sizes + "20.0 (19.0 to 22.0) | 4.00 | 200 | 10% | 30.0 | 1.50 | 1.2e-04 |" in page
     assert sizes + "differs from the reference |" in page
+    assert sizes + "the answers changed |  |  |  |" in page
+
+
+def test_the_tables_of_a_run_are_those_of_its_json() -> None:
+    kept = SCRIPT.parents[1] / "docs" / "gpu"
+    page = run("--markdown", str(kept / "h200.json"), folder=kept).stdout
+    tables = [part for part in page.split("\n\n") if part.startswith("|")]
+    assert len(tables) == 4
+    told = (kept / "h200.md").read_text(encoding="utf-8")
+    for table in tables:
+        assert table in told
     assert "1 rows were not run" in page
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     tables = [line.count("|") for line in lines if "T6" in line or "p10" in line]
