@@ -83,7 +83,8 @@ def read_heads(path: Path) -> DraftFile:
         raise CheckpointError(rule, f"{path}: {error}", _AGAIN) from error
     if not isinstance(document, dict) or document.get("kind") != _KIND:
         raise CheckpointError(rule, f"{path} is another safetensors file", _AGAIN)
-    config = DraftConfig.from_dict(document.get("config", {}))
+    sizes = document.get("config")
+    config = DraftConfig.from_dict(sizes if isinstance(sizes, dict) else {})
     vocabulary = tensors.pop(VOCABULARY, torch.empty(0)).long()
     if len(vocabulary) != config.vocabulary or bool((vocabulary.diff() <= 0).any()):
         raise CheckpointError(rule, f"{path}: its vocabulary is not {config.vocabulary} ascending tokens", _AGAIN)
@@ -96,11 +97,13 @@ def read_heads(path: Path) -> DraftFile:
             fact = f"{path}: {name} is {codes.dtype} {list(codes.shape)}, its scales are {rows and list(rows)}"
             raise CheckpointError(rule, fact, _AGAIN)
         values[name] = codes.float() if scale is None else codes.float() * scale.float()[..., None]
-    table, heads = values.pop(TABLE, torch.empty(0, 0)), DraftHeads(config)
+    table = values.pop(TABLE, torch.empty(0, 0))
+    with torch.device("meta"):  # sizes that the file only claims must take no memory
+        heads = DraftHeads(config)
     if table.dim() != 2 or table.shape[1] != config.token_rank or not len(table):
         raise CheckpointError(rule, f"{path}: its token table is {list(table.shape)}", _AGAIN)
     try:
-        heads.load_state_dict(values)
+        heads.load_state_dict(values, assign=True)
     except RuntimeError as error:
         raise CheckpointError(rule, f"{path}: {str(error).splitlines()[-1].strip()}", _AGAIN) from error
     return DraftFile(heads, table, vocabulary, document.get("record") or {})

@@ -141,7 +141,8 @@ def test_the_file_gives_back_what_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["other kind", "no safetensors", "vocabulary", "table", "scales", "no scale", "shape", "sizes"]
+    "damage",
+    ["other kind", "no safetensors", "vocabulary", "table", "scales", "no scale", "shape", "sizes", "huge", "no sizes"],
 )
 def test_another_file_is_refused(tmp_path: Path, damage: str) -> None:
     path, model = tmp_path / "h.safetensors", heads()
@@ -165,6 +166,10 @@ def test_another_file_is_refused(tmp_path: Path, damage: str) -> None:
         del tensors["token_table.scale"]
     if damage == "shape":
         tensors["up"] = tensors["up"][:1]
+    if damage == "huge":
+        document["config"] = {**model.config.to_dict(), "trunk_width": 10**12}
+    if damage == "no sizes":
+        document["config"] = ["rank"]
     if damage == "sizes":
         document["config"] = {**model.config.to_dict(), "rank": "many"}
     save_file({name: value.contiguous() for name, value in tensors.items()}, path, {"edgekit": json.dumps(document)})
