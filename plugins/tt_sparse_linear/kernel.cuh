@@ -10,6 +10,8 @@ constexpr int kWarp = 32;
 constexpr int kLinearWarps = 8, kLinearThreads = kLinearWarps * kWarp;
 constexpr int kLinearTokens = 4;   // tokens of a block
 constexpr int kLinearOutputs = 32;  // outputs of a block
+// Loads that a thread has under way at once: of a row of A (16 bytes each), of B's ranks, of the residual's words.
+constexpr int kRowLoads = 4, kRankLoads = 16, kWordLoads = 4;
 
 template <class A>
 __device__ inline A sum_of_32(A value) {
@@ -20,16 +22,42 @@ __device__ inline A sum_of_32(A value) {
 
 // inner [tokens,R] = x A^T, in the type of the sums: one row of A per warp. Grid: (groups of rows, groups of tokens).
 template <class T>
-__global__ void __launch_bounds__(kLinearThreads)
-    tt_project_kernel(const TtSparseLinearParams p, accum_t<T>* inner, bool aligned) {
+__global__ void __launch_bounds__(kLinearThreads, 2)
+    tt_project_kernel(const TtSparseLinearParams p, accum_t<T>* inner, bool by_16_bytes, bool aligned) {
   using A = accum_t<T>;
+  using Unit = Vec<T, kUnit<T>>;
   const int lane = threadIdx.x % kWarp, r = blockIdx.x * kLinearWarps + threadIdx.x / kWarp;
   const int first = blockIdx.y * kLinearTokens;
   if (r >= p.rank) return;  // whole warps
   const T* row = static_cast<const T*>(p.a) + static_cast<std::size_t>(r) * p.inputs;
   const T* x = static_cast<const T*>(p.x) + static_cast<std::size_t>(first) * p.inputs;
   A sum[kLinearTokens] = {};
-  for (int k = lane * 4; k < p.inputs; k += kWarp * 4) {
+#pragma unroll 1
+  for (int chunk = 0; by_16_bytes && chunk < p.inputs; chunk += kRowLoads * kWarp * kUnit<T>) {
+    Unit left[kRowLoads];
+#pragma unroll
+    for (int j = 0; j < kRowLoads; ++j) {
+      const int k = chunk + (j * kWarp + lane) * kUnit<T>;
+      left[j] = k < p.inputs ? *reinterpret_cast<const Unit*>(row + k) : Unit{};
+    }
+#pragma unroll
+    for (int m = 0; m < kLinearTokens; ++m) {
+      if (first + m >= p.tokens) break;
+      Unit right[kRowLoads];
+#pragma unroll
+      for (int j = 0; j < kRowLoads; ++j) {
+        const int k = chunk + (j * kWarp + lane) * kUnit<T>;
+        const T* from = x + static_cast<std::size_t>(m) * p.inputs + k;
+        right[j] = k < p.inputs ? *reinterpret_cast<const Unit*>(from) : Unit{};
+      }
+#pragma unroll
+      for (int j = 0; j < kRowLoads; ++j) {
+#pragma unroll
+        for (int c = 0; c < kUnit<T>; ++c) sum[m] += to_accum(left[j].at[c]) * to_accum(right[j].at[c]);
+      }
+    }
+  }
+  for (int k = lane * 4; !by_16_bytes && k < p.inputs; k += kWarp * 4) {
     A left[4], right[4];
     load4(left, row, k, p.inputs, aligned);
 #pragma unroll
@@ -63,7 +91,7 @@ __device__ inline void add_entry(accum_t<T> (&sum)[kLinearTokens], const TtSpars
 // y = inner B + x S^T + bias. Warps share the ranks, each lane with an output of its own; then they share the rows of
 // the residual, each lane with entries of its own. Grid: (groups of outputs, groups of tokens).
 template <class T>
-__global__ void __launch_bounds__(kLinearThreads)
+__global__ void __launch_bounds__(kLinearThreads, 2)
     tt_sparse_kernel(const TtSparseLinearParams p, const accum_t<T>* inner) {
   using A = accum_t<T>;
   EDGEKIT_SHARED_MEMORY(memory);
@@ -77,11 +105,22 @@ __global__ void __launch_bounds__(kLinearThreads)
   A sum[kLinearTokens] = {};
   if (from + lane < p.outputs) {
     const T* b = static_cast<const T*>(p.b) + from + lane;
-    for (int r = warp; r < p.rank; r += kLinearWarps) {
-      const A value = to_accum(b[static_cast<std::size_t>(r) * p.outputs]);
+#pragma unroll 1
+    for (int start = warp; start < p.rank; start += kLinearWarps * kRankLoads) {
+      T value[kRankLoads];
+#pragma unroll
+      for (int j = 0; j < kRankLoads; ++j) {
+        const int r = start + j * kLinearWarps;
+        value[j] = r < p.rank ? b[static_cast<std::size_t>(r) * p.outputs] : T{};
+      }
 #pragma unroll
       for (int m = 0; m < kLinearTokens; ++m) {
-        if (m < tokens) sum[m] += value * inner[static_cast<std::size_t>(first + m) * p.rank + r];
+        if (m >= tokens) break;
+#pragma unroll
+        for (int j = 0; j < kRankLoads; ++j) {
+          const int r = start + j * kLinearWarps;
+          if (r < p.rank) sum[m] += to_accum(value[j]) * inner[static_cast<std::size_t>(first + m) * p.rank + r];
+        }
       }
     }
   }
@@ -93,11 +132,22 @@ __global__ void __launch_bounds__(kLinearThreads)
     const std::int32_t* columns = p.columns + static_cast<std::size_t>(from + o) * words;
     const Vec<T, 2>* values = static_cast<const Vec<T, 2>*>(p.values) + static_cast<std::size_t>(from + o) * words;
     A found[kLinearTokens] = {};
-    for (int z = lane; z < words; z += kWarp) {
-      const std::uint32_t word = static_cast<std::uint32_t>(columns[z]);
-      const Vec<T, 2> two = values[z];
-      add_entry(found, p, x, tokens, word & 0xffffu, two.at[0]);
-      add_entry(found, p, x, tokens, word >> 16, two.at[1]);
+#pragma unroll 1
+    for (int start = lane; start < words; start += kWordLoads * kWarp) {
+      std::uint32_t word[kWordLoads];
+      Vec<T, 2> two[kWordLoads];
+#pragma unroll
+      for (int j = 0; j < kWordLoads; ++j) {
+        const int z = start + j * kWarp;
+        word[j] = z < words ? static_cast<std::uint32_t>(columns[z]) : 0u;
+        two[j] = z < words ? values[z] : Vec<T, 2>{};
+      }
+#pragma unroll
+      for (int j = 0; j < kWordLoads; ++j) {
+        if (start + j * kWarp >= words) break;
+        add_entry(found, p, x, tokens, word[j] & 0xffffu, two[j].at[0]);
+        add_entry(found, p, x, tokens, word[j] >> 16, two[j].at[1]);
+      }
     }
 #pragma unroll
     for (int m = 0; m < kLinearTokens; ++m) {
@@ -124,8 +174,9 @@ cudaError_t launch_linear(const TtSparseLinearParams& p, void* workspace, cudaSt
   if (p.rank > 0) {
     const auto start = reinterpret_cast<std::uintptr_t>(p.a) | reinterpret_cast<std::uintptr_t>(p.x);
     const bool aligned = p.inputs % 4 == 0 && start % sizeof(Vec<T, 4>) == 0;
+    const bool by_16_bytes = p.inputs % kUnit<T> == 0 && start % 16 == 0;
     const dim3 blocks(groups(p.rank, kLinearWarps), groups(p.tokens, kLinearTokens));
-    EDGEKIT_LAUNCH((tt_project_kernel<T>), blocks, kLinearThreads, 0, stream, p, inner, aligned);
+    EDGEKIT_LAUNCH((tt_project_kernel<T>), blocks, kLinearThreads, 0, stream, p, inner, by_16_bytes, aligned);
   }
   const std::size_t shared = (kLinearWarps + 1) * kLinearTokens * kLinearOutputs * sizeof(A);
   const dim3 blocks(groups(p.outputs, kLinearOutputs), groups(p.tokens, kLinearTokens));
