@@ -15,6 +15,8 @@ from typing import TypeVar
 
 #: The domain of our own operators.
 OPERATOR_DOMAIN = "edgekit"
+#: How the name of a product ends whose matrix keeps two of every four inputs, for the builder of an engine.
+TWO_OF_FOUR = ".two_of_four"
 
 #: What a bundle's model is. A decoder continues a text, with a cache; an encoder makes one vector of a text, without.
 KIND_DECODER, KIND_ENCODER = "decoder", "encoder"

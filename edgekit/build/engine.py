@@ -19,7 +19,7 @@ from edgekit.build.backends import Backend, backend_named
 from edgekit.build.monitor import Listener, progress_monitor
 from edgekit.build.profile import AxisRange, profile_shapes, profile_values
 from edgekit.bundle.engine_entry import InputRange, ShapeProfile
-from edgekit.contract import TensorSignature
+from edgekit.contract import TWO_OF_FOUR, TensorSignature
 from edgekit.errors import BuildError
 from edgekit.files import atomic_write
 
@@ -52,6 +52,7 @@ class EngineBuild:
         weights_bytes, activation_bytes: memory that TensorRT says it will need; None where it did not say. Of several
             profiles, the activations of the one that needs most.
         seconds: for parsing and building.
+        sparse_weights: how many products the builder may give to sparse tensor cores, by 2:4 weights.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class EngineBuild:
     weights_bytes: int | None
     activation_bytes: int | None
     seconds: float
+    sparse_weights: int = 0
 
 
 def engine_from_onnx(
@@ -128,6 +130,9 @@ def engine_from_onnx(
     config = builder.create_builder_config()
     backend.set_targets(trt, config, compute_capabilities)
     backend.set_options(trt, config, options, bool(plugins))
+    sparse = sum(layer.name.endswith(TWO_OF_FOUR) for layer in layers)
+    if sparse:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     built_profiles = _add_profiles(builder, config, network, profiles if profiles is not None else {"all": axes or {}})
     if plugins and embed_plugins:
         config.plugins_to_serialize = [str(library) for library in plugin_libraries]
@@ -156,6 +161,7 @@ def engine_from_onnx(
         weights_bytes=logger.figure("Total Weights Memory"),
         activation_bytes=logger.figure("Total Activation Memory"),
         seconds=time.monotonic() - started,
+        sparse_weights=sparse,
     )
 
 

@@ -127,8 +127,6 @@ class HuggingFaceCheckpoint(Checkpoint):
         return TensorSpec(name, tensor.shape, dtype, tensor.nbytes)
 
     def array(self, name: str) -> Array:
-        import ml_dtypes
-
         path, tensor = self._entry(name)
         if tensor.dtype not in DTYPES:
             raise CheckpointError(
@@ -136,7 +134,12 @@ class HuggingFaceCheckpoint(Checkpoint):
                 f"{path}: {name} is {tensor.dtype}",
                 "take the unquantised weights of the same model, or a GGUF of it",
             )
-        kind = DTYPES[tensor.dtype][0]
+        return self._mapped(path, tensor, DTYPES[tensor.dtype][0])
+
+    def _mapped(self, path: Path, tensor: SafeTensor, kind: str) -> Array:
+        """The tensor's data as that NumPy dtype, a view of the mapped file where it is aligned."""
+        import ml_dtypes
+
         dtype = np.dtype(ml_dtypes.bfloat16) if kind == "bfloat16" else np.dtype(kind)
         if tensor.nbytes == 0:
             return np.empty(tensor.shape, dtype)

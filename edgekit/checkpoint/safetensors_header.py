@@ -18,6 +18,8 @@ MAX_HEADER_BYTES = 100_000_000
 
 #: safetensors name -> (NumPy name, bytes of an element). Others cannot be used as weights.
 DTYPES = {"F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2)}
+#: Integers, by the same names: codes and positions of compressed matrices.
+INTEGERS = {"U8": "uint8", "U16": "uint16", "U32": "uint32", "I32": "int32"}
 _OTHER_SIZES = {"F64": 8, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _OTHER_SIZES |= {"F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
 

@@ -65,6 +65,10 @@ def command() -> None:
 )  # fmt: skip
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True, help="Of AdamW.")
 @click.option(
+    "--mixture-rate", type=click.FloatRange(min=0, min_open=True), default=0.25, show_default=True,
+    help="Of the mixture's steps, as a share of --rate.",
+)  # fmt: skip
+@click.option(
     "--compute", type=click.Choice(["float32", "bfloat16"]),
     help="Operands of products.  [default: bfloat16 on a GPU and where the processor multiplies it, else float32]",
 )  # fmt: skip
@@ -120,6 +124,7 @@ def train(checkpoint: str, destination: Path, as_json: bool, **chosen: Any) -> N
             text,
             options,
             single_epochs=chosen["single_epochs"],
+            mixture_rate=chosen["mixture_rate"],
             device=device,
             resume=chosen["resume"],
             overwrite=chosen["overwrite"],

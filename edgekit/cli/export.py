@@ -81,6 +81,12 @@ DTYPES = ("fp32", "fp16", "int8", "int4")
     metavar="N",
     help="How many components of the heads' mixture a draft computes (--draft).  [default: 2, or all there are]",
 )
+@click.option(
+    "--draft-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many tokens a draft has at most (--draft).  [default: as many as the heads speak of]",
+)
 @click.option("--name", metavar="TEXT", help="The model's name in the manifest.  [default: from the checkpoint]")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--dry-run", is_flag=True, help="Print the estimate and stop.")
@@ -102,8 +108,9 @@ def command(
     """
     given = {name: value for name, value in choices.items() if value not in (None, ())}
     _refuse_idle(given)
-    if "draft_components" in given and "draft" not in given:
-        raise click.UsageError("--draft-components has no effect without --draft.")
+    for option in ("draft_components", "draft_tokens"):
+        if option in given and "draft" not in given:
+            raise click.UsageError(f"--{option.replace('_', '-')} has no effect without --draft.")
     from edgekit.bundle import read_bundle
     from edgekit.checkpoint import open_checkpoint
     from edgekit.cli.display_progress import displayed_progress

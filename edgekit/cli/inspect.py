@@ -34,6 +34,8 @@ def command(checkpoint_or_bundle: str, name: str | None, template: bool, offline
         _inspect_bundle(Path(checkpoint_or_bundle), template, as_json)
         return
     from edgekit.checkpoint import open_checkpoint
+    from edgekit.checkpoint.compressed import CompressedCheckpoint
+    from edgekit.checkpoint.compressed_summary import compression_summary
     from edgekit.checkpoint.summary import checkpoint_summary
 
     checkpoint = open_checkpoint(checkpoint_or_bundle, offline=offline)
@@ -43,10 +45,21 @@ def command(checkpoint_or_bundle: str, name: str | None, template: bool, offline
     summary = checkpoint_summary(checkpoint)
     encoder = is_encoder(summary["model_type"])
     summary["kv_cache_bytes_per_token"] = {} if encoder else checkpoint_caches(checkpoint.config)
+    if isinstance(checkpoint, CompressedCheckpoint):
+        from edgekit.cli.compressed_rows import product_times
+
+        summary["compression"] = compression_summary(checkpoint, product_times(checkpoint))
     if as_json:
         click.echo(json.dumps(summary, indent=2))
-    else:
-        _print_rows(_checkpoint_rows(summary))
+        return
+    _print_rows(_checkpoint_rows(summary))
+    if "compression" in summary:
+        from edgekit.cli.compressed_rows import compressed_lines, compressed_rows
+        from edgekit.cli.table import print_table
+
+        _print_rows(compressed_lines(summary["compression"]))
+        headings, *rows = compressed_rows(summary["compression"])
+        print_table(headings, rows)
 
 
 def _inspect_op(name: str | None, template: bool, as_json: bool) -> None:

@@ -65,14 +65,15 @@ def _round_by_gptq(checkpoint: Checkpoint, names: list[str], result: QuantizedMo
             progress.advance()
 
 
-def calibration_passages(checkpoint: Checkpoint, sequences: int, length: int) -> torch.Tensor:
-    """Passages of the calibration text between the tokenizer's first and last token: int64 [sequences, length]."""
+def calibration_passages(checkpoint: Checkpoint, sequences: int, length: int, given: str | None = None) -> torch.Tensor:
+    """Passages of a text (None: the one that edgekit carries) between the tokenizer's first and last token:
+    int64 [sequences, length]."""
     contents = checkpoint.tokenizer_files()["tokenizer.json"]
     tokenizer = Tokenizer.from_str(contents.decode())
     tokenizer.no_padding()
     around: list[int] = tokenizer.encode("").ids
     before, after = around[: len(around) // 2], around[len(around) // 2 :]
-    text = calibration_tokens(contents, calibration_text(), sequences, max(2, length - len(around)))
+    text = calibration_tokens(contents, given or calibration_text(), sequences, max(2, length - len(around)))
     sides = [torch.tensor(side, dtype=torch.int64).expand(sequences, -1) for side in (before, after)]
     return torch.cat([sides[0], text, sides[1]], dim=1)
 

@@ -65,9 +65,9 @@ class QuantizedModel:
     costs: dict[str, float] = field(default_factory=dict)
 
     def matrix(self, sources: tuple[str, ...]) -> BlockQuantized | None:
-        """The quantised form of matrices stacked by rows; None if one is not quantised or they differ in bits."""
+        """The quantised form of matrices stacked by rows; None if one is not quantised, or bits or blocks differ."""
         parts = [self.matrices[source] for source in sources if source in self.matrices]
-        kinds = {(part.bits, part.offsets is None) for part in parts}
+        kinds = {(part.bits, part.codes.shape[2], part.offsets is None) for part in parts}
         if len(parts) != len(sources) or len(kinds) != 1:
             return None
         return parts[0] if len(parts) == 1 else joined(parts)

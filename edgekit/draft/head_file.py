@@ -8,7 +8,7 @@ rounded to 1/127 of each row's largest number, since a graph that drafts seldom 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,18 @@ class DraftFile:
     table: Tensor
     vocabulary: Tensor
     record: dict[str, Any] = field(default_factory=dict)
+
+
+def shortened(found: DraftFile, tokens: int) -> DraftFile:
+    """Heads that speak of the first `tokens` only: each position's weights are its own, so nothing else changes."""
+    config = replace(found.heads.config, tokens=tokens)
+    state = found.heads.state_dict()
+    of_positions = ("down", "up", "component_down", "component_up")
+    heads = DraftHeads(config)
+    heads.load_state_dict({name: value[:tokens] if name in of_positions else value for name, value in state.items()})
+    acceptance = found.record.get("acceptance") or {}
+    record = {**found.record, "acceptance": {way: chances[:tokens] for way, chances in acceptance.items()} or None}
+    return DraftFile(heads.eval().requires_grad_(False), found.table, found.vocabulary, record)
 
 
 def write_heads(path: Path, found: DraftFile) -> None:

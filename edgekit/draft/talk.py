@@ -18,6 +18,7 @@ from torch.nn import functional
 from edgekit.chat.template import TEMPLATE_FILE, ChatTemplate
 from edgekit.chat.tokenizer import ChatTokenizer, special_tokens
 from edgekit.checkpoint import Checkpoint
+from edgekit.checkpoint.special_tokens import special_token_ids
 from edgekit.draft.conversations import (
     ANSWER_TEMPERATURE,
     ANSWER_TOKENS,
@@ -141,7 +142,10 @@ class TorchTalker:
         """Raises PromptError: see `frame_of_checkpoint`."""
         self._model, self._options = model, options
         self._frame = frame_of_checkpoint(checkpoint)
-        self.skip, self.ends = len(self._frame.opening), _ends(checkpoint)
+        self.skip, self.ends = (
+            len(self._frame.opening),
+            special_token_ids(checkpoint, checkpoint.tokenizer_files())["eos"],
+        )
         self.rows = min(rows_that_fit(model, options.length), max(1, -(-options.positions // options.length)))
 
     def talk(self, index: int, advance: Callable[[int], None]) -> npt.NDArray[np.int64]:
@@ -152,13 +156,6 @@ class TorchTalker:
 
     def close(self) -> None:
         """The model is another's."""
-
-
-def _ends(checkpoint: Checkpoint) -> tuple[int, ...]:
-    """Tokens that end an answer: those generation_config.json names, else the configuration's."""
-    generation = json.loads(checkpoint.tokenizer_files().get("generation_config.json", b"{}"))
-    found = generation.get("eos_token_id", checkpoint.config.get("eos_token_id"))
-    return () if found is None else tuple(found) if isinstance(found, list) else (int(found),)
 
 
 def rows_that_fit(model: Decoder, length: int) -> int:

@@ -35,8 +35,6 @@ from edgekit.layers.decoder import Decoder
 from edgekit.models.registry import model_from_checkpoint
 from edgekit.progress import Progress
 
-#: Steps of the mixture over those of the single heads.
-_MIXTURE_RATE = 0.25
 COURSE, SINGLE, MIXTURE = "course.json", "single", "mixture"
 
 
@@ -85,6 +83,7 @@ def train(
     options: TrainOptions,
     *,
     single_epochs: float,
+    mixture_rate: float = 0.25,
     device: str = "cpu",
     resume: bool = False,
     overwrite: bool = False,
@@ -95,6 +94,8 @@ def train(
 
     Args:
         single_epochs: epochs of the single heads that the mixture grows from (all there is, at rank 1).
+        mixture_rate: steps of the mixture over those of the single heads: as large as those of fresh heads they lead
+            away from what the single heads have learnt.
         device: of PyTorch. On another than the CPU the model talks with itself there, and its hidden states are
             computed anew for each step instead of kept on disk.
         stop: asked often; True stops where `resume` goes on.
@@ -106,7 +107,9 @@ def train(
         DoesNotFit: the disk is too small.
     """
     config = _sizes(checkpoint, heads)
-    settings = {**asdict(options), "single_epochs": single_epochs, "device": device}
+    settings = {
+        **asdict(options), "single_epochs": single_epochs, "mixture_rate": mixture_rate, "device": device
+    }  # fmt: skip
     job = {"checkpoint": checkpoint.files(), "heads": asdict(heads), "text": text.identity(), "options": settings}
     folder = begin(destination, job, resume=resume, overwrite=overwrite)
     started = time.monotonic()
@@ -124,8 +127,7 @@ def train(
     first = replace(options, epochs=single_epochs)
     done = _stage(SINGLE, student, prepared, first, courses[SINGLE], folder, progress, stop)
     found = {SINGLE: student}
-    # Steps as large as those of fresh heads lead away from what the single heads have learnt.
-    second = replace(options, rate=_MIXTURE_RATE * options.rate)
+    second = replace(options, rate=mixture_rate * options.rate)
     sizes = {MIXTURE: config} if config.rank > 1 else {}
     for rank in heads.also:
         components = heads.component_rank if rank > 1 else 0

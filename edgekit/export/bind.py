@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ def bind_weights(
     sources: dict[str, WeightSource],
     tables: dict[str, Array],
     dtype: str,
+    made: Mapping[str, Weight] | None = None,
 ) -> int:
     """Replace the constants of a traced graph by `Weight`s; returns how many distinct tensors were bound.
 
@@ -28,16 +30,20 @@ def bind_weights(
         tables: what follows from the configuration, by constant name: rotary tables float32 [max_positions, D/2], which
             are cast, and tables of integers, which are not.
         dtype: element type of the graph.
+        made: constants that come from elsewhere, by name; float32 ones are cast, others are not.
 
     Raises:
         ExportError: a constant has no source, or a weight of the model is not in the graph.
     """
     target = np.dtype(dtype)
     bound: set[str] = set()
+    made = made or {}
     for name, tensor in graph.tensors().items():
         if not isinstance(tensor, gs.Constant) or not isinstance(tensor._values, LazyValues):
             continue
-        if name in sources:
+        if name in made:
+            tensor._values = made[name].cast(target) if made[name].dtype == np.float32 else made[name]
+        elif name in sources:
             tensor._values = checkpoint_weight(checkpoint, sources[name]).cast(target)
         elif name in tables:
             table = Weight(tables[name].shape, tables[name].dtype, _value(tables[name]), name)
@@ -51,7 +57,7 @@ def bind_weights(
                 "make it a parameter or a table of the model",
             )
         bound.add(name)
-    if missing := sorted(set(sources) - bound):
+    if missing := sorted({*sources, *made} - bound):
         raise ExportError(
             "every weight of the model must be used by its graph",
             f"{len(missing)} are not: {', '.join(missing[:5])}",

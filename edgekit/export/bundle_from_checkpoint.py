@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from edgekit.compress.quantizer import QuantizedModel, quantized_model
 from edgekit.compress.units import is_matrix
 from edgekit.errors import ExportError
 from edgekit.export.bind import bind_weights
+from edgekit.export.compressed_layers import CompressedLayers, compressed_layers
 from edgekit.export.draft import write_draft
 from edgekit.export.draft_features import add_draft_features
 from edgekit.export.draft_heads import Heads, heads_for
@@ -29,6 +30,7 @@ from edgekit.export.options import DEFAULT_MAX_CONTEXT, DTYPES, ExportOptions
 from edgekit.export.records import (
     graph_record,
     model_name,
+    operators_record,
     provenance_record,
     versions_record,
     write_graph,
@@ -70,19 +72,21 @@ def bundle_from_checkpoint(
     model = model_on_meta(checkpoint.config, max_context)
     check_weights(model, checkpoint)
     heads = _heads(checkpoint, model, options, progress)
+    layers = compressed_layers(checkpoint, options)
     with write_bundle(destination, overwrite=overwrite) as draft:
         progress.stage("trace")
-        traced = traced_from_config(checkpoint.config, options.activations, max_context)
-        sources = weight_map(model)
+        traced = traced_from_config(checkpoint.config, options.activations, max_context, layers.place)
+        traced.geometry = replace(traced.geometry, without_base=layers.without_base)
+        sources = {name: source for name, source in weight_map(model).items() if name not in layers.names}
         tables = {name: table.numpy() for name, table in model.rope_tables().items()}
-        bind_weights(traced.graph, checkpoint, sources, tables, options.activations)
-        quantized = _quantized(checkpoint, options, progress)
+        bind_weights(traced.graph, checkpoint, sources, tables, options.activations, layers.constants())
+        quantized = _quantized(checkpoint, options, progress, layers)
         context = Context(traced.geometry, options.activations, quantized, max_context)
         progress.stage("rewrite", len(PIPELINES[options.form]), "rules")
         rules = rewrite(traced.graph, options.form, context, lambda name: progress.advance())
         if heads is not None:
-            layers = heads.found.heads.config.feature_layers
-            add_draft_features(traced.graph, layers, traced.geometry.hidden_size, options.activations)
+            read = heads.found.heads.config.feature_layers
+            add_draft_features(traced.graph, read, traced.geometry.hidden_size, options.activations)
         structure = write_graph(traced.graph, draft.path, progress, standard=options.form != contract.FORM_ORT)
         check_target(structure, options.form)
         for name, contents in tokenizer.items():
@@ -109,7 +113,7 @@ def _heads(checkpoint: Checkpoint, model: Decoder, options: ExportOptions, progr
     """The draft heads that were asked for, before anything is made."""
     if options.draft is None:
         return None
-    heads = heads_for(checkpoint, model, Path(options.draft), options.draft_components)
+    heads = heads_for(checkpoint, model, Path(options.draft), options.draft_components, options.draft_tokens)
     if heads.of_checkpoint is False:
         progress.note(
             f"{heads.path.name} was trained on another checkpoint of the same sizes: its drafts may often be wrong, "
@@ -129,12 +133,16 @@ def _max_context(config: dict[str, Any], options: ExportOptions) -> int:
     return options.max_context or min(own, DEFAULT_MAX_CONTEXT)
 
 
-def _quantized(checkpoint: Checkpoint, options: ExportOptions, progress: Progress) -> QuantizedModel | None:
-    settings = options.quantization
-    if settings is None:
-        return None
-    names = [name for name in checkpoint.names() if is_matrix(name, checkpoint.spec(name).shape)]
-    return quantized_model(checkpoint, names, settings, progress)
+def _quantized(
+    checkpoint: Checkpoint, options: ExportOptions, progress: Progress, layers: CompressedLayers
+) -> QuantizedModel | None:
+    settings, result = options.quantization, None
+    if settings is not None:
+        names = [name for name in checkpoint.names() if is_matrix(name, checkpoint.spec(name).shape)]
+        names = [name for name in names if name not in layers.names]
+        result = quantized_model(checkpoint, names, settings, progress)
+    layers.add_bases(result, options)
+    return result
 
 
 def _manifest(
@@ -181,18 +189,8 @@ def _manifest(
             },
         },
         "graph": graph_record(structure, traced.taps),
-        "operators": _operators(structure),
+        "operators": operators_record(structure),
         "tokens": special_token_ids(checkpoint, tokenizer),
         "provenance": provenance_record(checkpoint),
         "versions": versions_record(),
     }
-
-
-def _operators(structure: onnx.ModelProto) -> list[dict[str, Any]]:
-    """The custom operators of a graph: name, version and number of nodes."""
-    version = {entry.domain: entry.version for entry in structure.opset_import}
-    counted = Counter(node.op_type for node in structure.graph.node if node.domain == contract.OPERATOR_DOMAIN)
-    return [
-        {"name": name, "version": version[contract.OPERATOR_DOMAIN], "nodes": nodes}
-        for name, nodes in sorted(counted.items())
-    ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.checkpoint import Checkpoint
-from edgekit.draft.head_file import DraftFile, read_heads
+from edgekit.draft.head_file import DraftFile, read_heads, shortened
 from edgekit.errors import ExportError
 from edgekit.files import sha256_of
 from edgekit.layers.decoder import Decoder
@@ -41,17 +41,20 @@ class Heads:
         }
 
 
-def heads_for(checkpoint: Checkpoint, model: Decoder, path: Path, components: int | None) -> Heads:
+def heads_for(
+    checkpoint: Checkpoint, model: Decoder, path: Path, components: int | None, tokens: int | None = None
+) -> Heads:
     """Read heads and check that they can draft for a model.
 
     Args:
         model: of the checkpoint, on the meta device.
         components: how many the draft graph computes; None for the default.
+        tokens: of how many it speaks; None for all that the heads do.
 
     Raises:
         CheckpointError: it is no file of heads.
         ExportError: they are of a model of other sizes, the model caps its logits, which heads do not, or there are
-            fewer components.
+            fewer components or tokens.
     """
     found = read_heads(path)
     config = found.heads.config
@@ -89,6 +92,14 @@ def heads_for(checkpoint: Checkpoint, model: Decoder, path: Path, components: in
             f"{wanted} were asked for, {path} has {config.rank}",
             f"choose --draft-components between 1 and {config.rank}",
         )
+    if tokens is not None and not 1 <= tokens <= config.tokens:
+        raise ExportError(
+            "a draft graph speaks of one or more of the tokens that the heads speak of",
+            f"{tokens} were asked for, {path} has {config.tokens}",
+            f"choose --draft-tokens between 1 and {config.tokens}",
+        )
+    if tokens is not None:
+        found = shortened(found, tokens)
     return Heads(path, found, wanted, _of_checkpoint(found.record, checkpoint))
 
 

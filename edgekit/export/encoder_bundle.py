@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ from edgekit import contract
 from edgekit.bundle import write_bundle
 from edgekit.checkpoint import Checkpoint
 from edgekit.checkpoint.pooling_files import Pooling, pooling_of
-from edgekit.compress.encoder import quantized_encoder
+from edgekit.compress.encoder import WORD_EMBEDDINGS, quantized_encoder
 from edgekit.compress.quantizer import ALLOWED_COST
 from edgekit.errors import CheckpointError, ExportError
 from edgekit.export.bind import bind_weights
+from edgekit.export.compressed_layers import compressed_layers
 from edgekit.export.options import ExportOptions
 from edgekit.export.records import (
     graph_record,
     model_name,
+    operators_record,
     provenance_record,
     versions_record,
     write_graph,
@@ -58,19 +61,29 @@ def encoder_bundle(
     model = encoder_on_meta(checkpoint.config)
     max_tokens = _max_tokens(model, pooling, options)
     check_weights(model, checkpoint)
+    layers = compressed_layers(checkpoint, options)
     with write_bundle(destination, overwrite=overwrite) as draft:
         progress.stage("trace")
-        traced = traced_encoder(checkpoint.config, pooling, options.activations)
+        traced = traced_encoder(checkpoint.config, pooling, options.activations, layers.place)
+        traced.geometry = replace(traced.geometry, without_base=layers.without_base)
         tables = {name: table.numpy() for name, table in model.tables().items()}
-        bind_weights(traced.graph, checkpoint, weight_map(model), tables, options.activations)
+        sources = {name: source for name, source in weight_map(model).items() if name not in layers.names}
+        bind_weights(traced.graph, checkpoint, sources, tables, options.activations, layers.constants())
         settings = options.quantization
         # Only the ort form has an operator that looks up rows of codes.
         table = options.form == contract.FORM_ORT
         quantized = (
-            quantized_encoder(checkpoint, matrix_names(model), settings, progress, word_embeddings=table)
+            quantized_encoder(
+                checkpoint,
+                [name for name in matrix_names(model) if name not in layers.names],
+                settings,
+                progress,
+                word_embeddings=table and WORD_EMBEDDINGS not in layers.names,
+            )
             if settings is not None
             else None
         )
+        layers.add_bases(quantized, options)
         context = Context(traced.geometry, options.activations, quantized)
         progress.stage("rewrite", len(ENCODER_PIPELINES[options.form]), "rules")
         rules = rewrite(traced.graph, options.form, context, lambda name: progress.advance(), ENCODER_PIPELINES)
@@ -167,7 +180,7 @@ def _manifest(
             "bytes_per_token": 0,
         },
         "graph": graph_record(structure, traced.taps),
-        "operators": [],
+        "operators": operators_record(structure),
         "tokens": {"bos": None, "eos": [], "pad": config.pad_token_id, "add_bos": False},
         "provenance": provenance_record(checkpoint),
         "versions": versions_record(),

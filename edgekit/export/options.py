@@ -33,7 +33,7 @@ class ExportOptions:
         name: the model's name in the manifest; None for the checkpoint's.
         draft: a file of draft heads for the bundle to draft with; None for none.
         draft_components: how many of their components are computed, 1 to r; None for the default, see
-            `edgekit.export.draft_heads`.
+            `edgekit.export.draft_heads`. draft_tokens: of how many tokens they speak; None for all that they can.
     """
 
     dtype: str
@@ -48,6 +48,7 @@ class ExportOptions:
     name: str | None = None
     draft: str | None = None
     draft_components: int | None = None
+    draft_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for field, value, known in (
@@ -58,10 +59,11 @@ class ExportOptions:
             if value not in known:
                 rule = f"{field} must be one of {', '.join(map(str, known))}"
                 raise ExportError(rule, f"it is {value!r}", f"choose another {field}")
-        if self.draft_components is not None and self.draft is None:
+        if self.draft is None and (self.draft_components, self.draft_tokens) != (None, None):
             raise ExportError(
-                "components are of draft heads", "there are none to take them of", "give their file with --draft HEADS"
-            )
+                "components and drafted tokens are of draft heads", "there are none to take them of",
+                "give their file with --draft HEADS",
+            )  # fmt: skip
 
     @property
     def for_tensorrt(self) -> bool:

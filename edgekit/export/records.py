@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import onnx
 import onnx_graphsurgeon as gs
 
+from edgekit import contract
 from edgekit.checkpoint import Checkpoint
 from edgekit.export.write import DATA_FILE, MODEL_FILE, check_model, write_model
 from edgekit.progress import Progress
@@ -43,6 +45,16 @@ def graph_record(structure: onnx.ModelProto, taps: list[str]) -> dict[str, Any]:
         "outputs": [_signature(value) for value in structure.graph.output],
         "taps": taps,
     }
+
+
+def operators_record(structure: onnx.ModelProto) -> list[dict[str, Any]]:
+    """The manifest's "operators": the custom ones of a graph: name, version and number of nodes."""
+    version = {entry.domain: entry.version for entry in structure.opset_import}
+    counted = Counter(node.op_type for node in structure.graph.node if node.domain == contract.OPERATOR_DOMAIN)
+    return [
+        {"name": name, "version": version[contract.OPERATOR_DOMAIN], "nodes": nodes}
+        for name, nodes in sorted(counted.items())
+    ]
 
 
 def provenance_record(checkpoint: Checkpoint) -> dict[str, Any]:

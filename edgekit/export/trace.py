@@ -10,7 +10,7 @@ import logging
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,13 +57,19 @@ class Traced:
     taps: list[str]
 
 
-def traced_from_config(config: dict[str, Any], dtype: str = "float32", max_positions: int | None = None) -> Traced:
+def traced_from_config(
+    config: dict[str, Any],
+    dtype: str = "float32",
+    max_positions: int | None = None,
+    prepare: Callable[[Decoder], None] = lambda model: None,
+) -> Traced:
     """Trace the architecture that a Hugging Face style configuration describes.
 
     Args:
         config: the checkpoint's config.json.
         dtype: "float32" or "float16", of activations, weights and cache.
         max_positions: rows of the rotary tables, i.e. the longest context the graph can serve.
+        prepare: changes the model of fake tensors before it is traced.
 
     Raises:
         ModelError: unknown architecture or an unsupported configuration.
@@ -73,6 +79,7 @@ def traced_from_config(config: dict[str, Any], dtype: str = "float32", max_posit
     fake = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     with fake, default_dtype(torch_dtype):
         model = model_from_config(config, max_positions)
+        prepare(model)
         # The graph holds the tables in the element type of the activations too.
         for module in model.modules():
             module._buffers.update({name: table.to(torch_dtype) for name, table in module.named_buffers(recurse=False)})
@@ -209,7 +216,12 @@ def sign(
         assert names == [signature.name for signature in signatures], names
         for tensor, signature in zip(tensors, signatures, strict=True):
             tensor.shape = list(signature.shape)
+    kept = {id(node.inputs[0]) for node in graph.nodes if node.op == "TTSparseLinear"}
     for tensor in graph.tensors().values():
+        if id(tensor) in kept and isinstance(tensor, gs.Variable) and tensor not in graph.inputs:
+            # How many inputs a layer has does not follow from its codes.
+            tensor.shape = [axis if isinstance(axis, int) else None for axis in tensor.shape]
+            continue
         # Symbolic sizes of internal tensors are torch's own expressions; inference gives them again where needed.
         if isinstance(tensor, gs.Variable) and tensor not in graph.inputs and tensor not in graph.outputs:
             tensor.shape = None

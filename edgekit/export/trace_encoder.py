@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import onnx_graphsurgeon as gs
@@ -24,11 +25,17 @@ PREFIX = "model."
 _BATCH, _SEQUENCE = 2, 5
 
 
-def traced_encoder(config: dict[str, Any], pooling: Pooling, dtype: str = "float32") -> Traced:
+def traced_encoder(
+    config: dict[str, Any],
+    pooling: Pooling,
+    dtype: str = "float32",
+    prepare: Callable[[Encoder], None] = lambda encoder: None,
+) -> Traced:
     """Trace the encoder that a Hugging Face configuration describes.
 
     Args:
         dtype: "float32" or "float16", of activations and weights; embeddings are float32.
+        prepare: changes the encoder of fake tensors before it is traced.
 
     Raises:
         ModelError: unknown architecture or an unsupported configuration.
@@ -37,6 +44,8 @@ def traced_encoder(config: dict[str, Any], pooling: Pooling, dtype: str = "float
     fake = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     with fake, default_dtype(TORCH_DTYPES[dtype]):
         encoder = encoder_from_config(config)
+        matrices = len(matrix_names(encoder))
+        prepare(encoder)
         model = SentenceEncoder(encoder, pooling.mode, pooling.normalize)
         inputs = contract.encoder_inputs(encoder.token_types)
         arguments = tuple(torch.empty(_BATCH, _SEQUENCE, dtype=torch.int64) for _ in inputs)
@@ -51,11 +60,11 @@ def traced_encoder(config: dict[str, Any], pooling: Pooling, dtype: str = "float
             tensor.name = name.removeprefix(PREFIX)
     graph.outputs = [tensor for tensor in graph.outputs if tensor.name not in set(taps)]
     sign(graph, inputs, outputs)
-    return Traced(graph, geometry_of_encoder(encoder), taps)
+    return Traced(graph, geometry_of_encoder(encoder, matrices), taps)
 
 
-def geometry_of_encoder(encoder: Encoder) -> Geometry:
-    """The sizes rewriting needs."""
+def geometry_of_encoder(encoder: Encoder, matrices: int) -> Geometry:
+    """The sizes rewriting needs; `matrices` that it multiplies by."""
     config = encoder.config
     return Geometry(
         layers=config.num_layers,
@@ -65,7 +74,7 @@ def geometry_of_encoder(encoder: Encoder) -> Geometry:
         hidden_size=config.hidden_size,
         vocab_size=config.vocab_size,
         tied=False,
-        matrices=len(matrix_names(encoder)),
+        matrices=matrices,
     )
 
 

@@ -14,6 +14,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from edgekit.errors import ExportError
+from edgekit.rewrite.rules.attach_functions import with_overloads
 from edgekit.rewrite.weights import Array, Weight
 
 MODEL_FILE = "model.onnx"
@@ -68,7 +69,7 @@ def write_model(
             if progress is not None:
                 progress(index + 1, len(weights))
     _drop_unused_domains(graph)
-    model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
+    model = with_overloads(gs.export_onnx(graph, do_type_check=False))
     onnx.save(model, folder / file)
     return model
 

@@ -145,21 +145,25 @@ class Decoder(nn.Module):
         """
         if not torch.onnx.is_in_onnx_export():
             self._check_length(attention_mask)
-        x = self.model.embed_tokens(input_ids)
-        if self.embedding_scale != 1.0:
-            x = x * _rounded(self.embedding_scale, x.dtype)
+        x = self.embedded(input_ids)
         hidden, present = [x], []
         for layer, layer_past in zip(self.model.layers, past, strict=True):
             tables = self.get_submodule(str(layer.rope))
             x, layer_present = layer(x, layer_past, attention_mask, tables.cos, tables.sin)
             present.append(layer_present)
             hidden.append(x)
-        x = keep_last(self.model.norm(x), logits_to_keep)
+        return Output(self.logits(keep_last(self.model.norm(x), logits_to_keep)), present, hidden)
+
+    def embedded(self, input_ids: Tensor) -> Tensor:
+        """The residual stream before the first layer, [B, S, hidden] for int64 [B, S]."""
+        x: Tensor = self.model.embed_tokens(input_ids)
+        return x * _rounded(self.embedding_scale, x.dtype) if self.embedding_scale != 1.0 else x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[B, S, V] for the normalised residual stream [B, S, hidden]."""
         head = self.model.embed_tokens if self.lm_head is None else self.lm_head
         logits = functional.linear(x, head.weight)
-        if self.logit_softcap > 0:
-            logits = self.logit_softcap * torch.tanh(logits / self.logit_softcap)
-        return Output(logits, present, hidden)
+        return self.logit_softcap * torch.tanh(logits / self.logit_softcap) if self.logit_softcap > 0 else logits
 
     def _check_length(self, attention_mask: Tensor) -> None:
         longest = int((attention_mask != 0).sum(1).max())

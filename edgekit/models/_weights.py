@@ -94,9 +94,14 @@ def check_weights(model: Decoder | Encoder, checkpoint: Weights) -> None:
             )
 
 
-def assign_weights(model: Decoder | Encoder, checkpoint: Weights, dtype: torch.dtype) -> None:
-    """Replaces a meta model's parameters by the checkpoint's weights, one by one, and fills its tables."""
+def assign_weights(
+    model: Decoder | Encoder, checkpoint: Weights, dtype: torch.dtype, wanted: Callable[[str], bool] = lambda name: True
+) -> None:
+    """Replaces a meta model's parameters, those that are wanted, by the checkpoint's weights, one by one, and fills its
+    tables."""
     for name, source in weight_sources(model).items():
+        if not wanted(name):
+            continue
         array = checkpoint.array(source.name)
         if source.transform is not None:
             array = TRANSFORMS[source.transform](array)

@@ -6,15 +6,18 @@ The header holds what native code must not repeat by hand: names, the order of c
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from edgekit.files import atomic_write
 from edgekit.ops.registry import operator, stems
-from edgekit.ops.spec import Operand, OpSpec
+from edgekit.ops.spec import Form, Operand, OpSpec, choices
 
 HEADER = "generated.h"
 
 _KINDS = {"float": ("float", "kFloat"), "int": ("std::int64_t", "kInt"), "string": ("const char*", "kString")}
+_TYPES = {"T": "kGeneric", "int64": "kInt64", "int32": "kInt32", "float16": "kFloat16"}
 _DTYPES = {"float32": "kFloat32", "float16": "kFloat16", "bfloat16": "kBFloat16", "float64": "kFloat64"}
 
 
@@ -22,7 +25,8 @@ def header(spec: OpSpec) -> str:
     """The text of `generated.h`: C++17, no dependencies, for g++ and nvcc."""
     guard = f"EDGEKIT_{spec.stem.upper()}_GENERATED_H"
     variants = spec.variants
-    flags = "".join(f", bool {name}" for name in variants).removeprefix(", ")
+    kinds = {a.name: "bool" if a.choices == (0, 1) else "int" for a in spec.attributes}
+    flags = "".join(f", {kinds[name]} {name}" for name in variants).removeprefix(", ")
     lines = [
         "// Generated from edgekit/ops/specs by `python -m edgekit.ops.generate`. Do not edit.",
         f"#ifndef {guard}",
@@ -37,6 +41,7 @@ def header(spec: OpSpec) -> str:
         f"inline constexpr int kVersion = {spec.version};",
         "",
         "enum class Kind { kFloat, kInt, kString };",
+        "enum class Type { kGeneric, kInt64, kInt32, kFloat16 };  // kGeneric: that of the graph",
         "enum class DType { kFloat32, kFloat16, kBFloat16, kFloat64 };",
         f"inline constexpr DType kDTypes[] = {{{', '.join(f'DType::{_DTYPES[d]}' for d in spec.dtypes)}}};",
         "",
@@ -81,19 +86,14 @@ def _operands(kind: str, operands: tuple[Operand, ...], variants: tuple[str, ...
     """The enum, the names, the number under given flags, and the index among those that exist."""
     names = ", ".join(f"k{camel(operand.name)}" for operand in operands)
     text = ", ".join(f'"{operand.name}"' for operand in operands)
-    int32 = ", ".join("true" if operand.dtype == "int32" else "false" for operand in operands)
-    generic = ", ".join("true" if operand.dtype == "T" else "false" for operand in operands)
     arguments = "".join(f", {name}" for name in variants).removeprefix(", ")
-    unused = flags.replace("bool ", "[[maybe_unused]] bool ")
+    unused = _unused(flags)
     comma, low = (", " if variants else ""), kind.lower()
     lines = [f"enum class {kind} {{ {names} }};"]
     lines += [f"//   {operand.name} {_forms(operand)}: {operand.meaning}" for operand in operands]
     lines += [
         f"inline constexpr int k{kind}Limit = {len(operands)};",
         f"inline constexpr const char* k{kind}Names[] = {{{text}}};",
-        "// Whether the element type is the graph's; whether it is int32; the others are int64.",
-        f"inline constexpr bool k{kind}Generic[] = {{{generic}}};",
-        f"inline constexpr bool k{kind}Int32[] = {{{int32}}};",
         f"constexpr bool has_{low}({kind} {low}{comma}{unused}) {{",
         f"  switch ({low}) {{",
     ]
@@ -125,40 +125,81 @@ def _operands(kind: str, operands: tuple[Operand, ...], variants: tuple[str, ...
 def _axes(kind: str, operands: tuple[Operand, ...], flags: str) -> list[str]:
     """The letters of an operand's axes under given flags."""
     low, comma = kind.lower(), ", " if flags else ""
-    unused = flags.replace("bool ", "[[maybe_unused]] bool ")
+    unused = _unused(flags)
     lines = [
         "// Axes by letter, separated by commas; null where the operand does not exist.",
         f"constexpr const char* {low}_axes({kind} {low}{comma}{unused}) {{",
         f"  switch ({low}) {{",
     ]
     for operand in operands:
-        value = ""
-        for form in operand.forms:
-            condition = " && ".join(name if on else f"!{name}" for name, on in form.when)
-            value += f'{condition} ? "{",".join(form.dims)}" : ' if condition else f'"{",".join(form.dims)}"'
-        lines.append(
-            f"    case {kind}::k{camel(operand.name)}: return {value}{'nullptr' if operand.forms[-1].when else ''};"
+        lines += _cases(f"{kind}::k{camel(operand.name)}", operand, lambda form: f'"{",".join(form.dims)}"', "nullptr")
+    lines += ["  }", "  return nullptr;", "}", ""]
+    lines += [f"constexpr Type {low}_type({kind} {low}{comma}{unused}) {{", f"  switch ({low}) {{"]
+    for operand in operands:
+        lines += _cases(
+            f"{kind}::k{camel(operand.name)}",
+            operand,
+            partial(_type, operand.dtype),
+            f"Type::{_TYPES[operand.dtype]}",
         )
-    return [*lines, "  }", "  return nullptr;", "}", ""]
+    return [*lines, "  }", "  return Type::kGeneric;", "}", ""]
+
+
+def _type(own: str, form: Form) -> str:
+    return f"Type::{_TYPES[form.dtype or own]}"
+
+
+def _cases(place: str, operand: Operand, value: Callable[[Form], str], otherwise: str) -> list[str]:
+    """The case of a switch that gives something of the form that holds; forms that give the same are one."""
+    if all(value(form) == otherwise for form in operand.forms):
+        return [f"    case {place}: return {otherwise};"]
+    if not operand.forms[0].when:
+        return [f"    case {place}: return {value(operand.forms[0])};"]
+    conditions: dict[str, list[str]] = {}
+    for form in operand.forms:
+        conditions.setdefault(value(form), []).append(_holds(form))
+    if len(operand.forms) <= 2:
+        chain = "".join(f"{_either(terms)} ? {text} : " for text, terms in conditions.items())
+        return [f"    case {place}: return {chain}{otherwise};"]
+    lines = [f"    case {place}:"]
+    for text, terms in conditions.items():
+        if text != otherwise:
+            lines.append(f"      if ({_either(terms)}) return {text};")
+    return [*lines, f"      return {otherwise};"]
+
+
+def _either(terms: list[str], *, inner: bool = False) -> str:
+    if len(terms) == 1:
+        return terms[0]
+    return f"({' || '.join(terms)})" if inner else " || ".join(f"({term})" for term in terms)
+
+
+def _holds(form: Form) -> str:
+    """A C++ expression in the variant flags, which are `bool` or, with more than two choices, `int`."""
+    return " && ".join(_either([f"{name} == {one}" for one in choices(value)], inner=True) for name, value in form.when)
+
+
+def _unused(flags: str) -> str:
+    return ", ".join(f"[[maybe_unused]] {flag}" for flag in flags.split(", ")) if flags else ""
 
 
 def _forms(operand: Operand) -> str:
     return " or ".join(
-        f"[{', '.join(form.dims)}]" + "".join(f" if {name}={value}" for name, value in form.when)
+        f"[{', '.join(form.dims)}]"
+        + "".join(f" if {name}={'/'.join(map(str, choices(value)))}" for name, value in form.when)
         for form in operand.forms
     )
 
 
 def _condition(operand: Operand) -> str:
     """A C++ expression in the variant flags."""
-    terms = []
-    for form in operand.forms:
-        if not form.when:
-            return "true"
-        terms.append(" && ".join(name if value else f"!{name}" for name, value in form.when))
-    if len(operand.forms) == 2 and {v for form in operand.forms for _, v in form.when} == {0, 1}:
+    if not all(form.when for form in operand.forms):
         return "true"
-    return " || ".join(f"({term})" for term in terms) if len(terms) > 1 else terms[0]
+    terms = [_holds(form) for form in operand.forms]
+    values = {value for form in operand.forms for _, several in form.when for value in choices(several)}
+    if len(operand.forms) == 2 and values == {0, 1}:
+        return "true"
+    return _either(terms)
 
 
 def _pasts(spec: OpSpec) -> list[str]:

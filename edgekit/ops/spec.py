@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import EdgekitError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-#: Element type of the operands that follow the graph's type; others name theirs ("int64", "int32").
+#: Element type of the operands that follow the graph's type; others name theirs ("int64", "int32", "float16").
 GENERIC = "T"
 #: Attribute values by name.
 Attributes = Mapping[str, Any]
@@ -44,9 +45,10 @@ class Attribute:
 
     Attributes:
         kind: "float", "int" or "string".
-        variant: 0 or 1, decides which operands exist or their number of axes; one function body per combination.
+        variant: decides which operands exist, their axes or their types; one function body per combination.
         value: what is written where the caller has no say; None where the caller must give it.
         axis: the axis whose size the attribute states, if it states one.
+        choices: values that a variant may have.
     """
 
     name: str
@@ -55,17 +57,28 @@ class Attribute:
     variant: bool = False
     value: str | int | float | None = None
     axis: str = ""
+    choices: tuple[int, ...] = (0, 1)
 
 
 @dataclass(frozen=True)
 class Form:
-    """Axes of an operand, and the values of variant attributes under which it has them."""
+    """Axes of an operand, and the values (one, or any of several) of variant attributes under which it has them.
+
+    Attributes:
+        dtype: element type in this form; empty for the operand's own.
+    """
 
     dims: tuple[str, ...]
-    when: tuple[tuple[str, int], ...] = ()
+    when: tuple[tuple[str, int | tuple[int, ...]], ...] = ()
+    dtype: str = ""
 
     def holds(self, attributes: Attributes) -> bool:
-        return all(attributes[name] == value for name, value in self.when)
+        return all(attributes[name] in choices(value) for name, value in self.when)
+
+
+def choices(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    """The values that a condition of a form allows."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,11 @@ class Operand:
     def form(self, attributes: Attributes) -> Form | None:
         """The form under these attributes; None where the operand does not exist."""
         return next((form for form in self.forms if form.holds(attributes)), None)
+
+    def dtype_under(self, attributes: Attributes) -> str:
+        """The element type under these attributes, GENERIC for the graph's."""
+        form = self.form(attributes)
+        return form.dtype or self.dtype if form else self.dtype
 
 
 @dataclass(frozen=True)
@@ -131,6 +149,8 @@ class OpSpec:
         tolerances: by dtype.
         derive: sizes that follow from those of the inputs, such as the length of a present; may raise OperatorError.
         trace_only: why the operator exists in traces only and has neither function body nor native code; else "".
+        possible: whether the choices of variant attributes go together.
+        mixes: whether a graph may have nodes of several variants, whose bodies ONNX tells apart by overload.
     """
 
     name: str
@@ -147,11 +167,23 @@ class OpSpec:
     derive: Callable[[Sizes], Sizes] = dict
     trace_only: str = ""
     domain: str = "edgekit"
+    possible: Callable[[Attributes], bool] = lambda attributes: True
+    mixes: bool = False
 
     @property
     def variants(self) -> tuple[str, ...]:
         """Names of the attributes that decide which operands exist."""
         return tuple(attribute.name for attribute in self.attributes if attribute.variant)
+
+    def combinations(self) -> list[dict[str, int]]:
+        """The values of variant attributes that go together."""
+        choices = [attribute.choices for attribute in self.attributes if attribute.variant]
+        found = (dict(zip(self.variants, values, strict=True)) for values in product(*choices))
+        return [values for values in found if self.possible(values)]
+
+    def overload(self, attributes: Attributes) -> str:
+        """The name of a variant among the function bodies of a graph that has several."""
+        return "_".join(f"{name}{attributes[name]}" for name in self.variants)
 
     def complete(self, attributes: Attributes) -> dict[str, Any]:
         """All attributes in order, those that the caller leaves open at their fixed value.

@@ -92,12 +92,12 @@ def _detached(arguments: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
 
 def _generic(spec: OpSpec, inputs: Mapping[str, Tensor]) -> Tensor:
     """An input whose element type is the graph's."""
-    return next(inputs[operand.name] for operand in spec.inputs if operand.dtype == GENERIC and operand.name in inputs)
+    return next(inputs[o.name] for o in spec.inputs if o.dtype == GENERIC and o.name in inputs)
 
 
 def _shapes(spec: OpSpec, attributes: Attributes, inputs: Mapping[str, Tensor]) -> list[tuple[Any, ...]]:
     """Shapes of the outputs; sizes may be symbolic, so nothing is compared."""
-    sizes: dict[str, Any] = {}
+    sizes: dict[str, Any] = {a.axis: attributes[a.name] for a in spec.attributes if a.axis}
     for operand in spec.active_inputs(attributes):
         for letter, size in zip(_form(operand.form(attributes)).dims, inputs[operand.name].shape, strict=True):
             if letter.isidentifier():

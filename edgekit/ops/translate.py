@@ -36,7 +36,8 @@ def onnx_schema(spec: OpSpec, attributes: Attributes) -> onnx.defs.OpSchema:
     kinds = {"float": schema.AttrType.FLOAT, "int": schema.AttrType.INT, "string": schema.AttrType.STRING}
 
     def parameter(operand: Operand) -> onnx.defs.OpSchema.FormalParameter:
-        kind = GENERIC if operand.dtype == GENERIC else f"tensor({operand.dtype})"
+        dtype = operand.dtype_under(attributes)
+        kind = GENERIC if dtype == GENERIC else f"tensor({dtype})"
         return schema.FormalParameter(operand.name, kind, operand.meaning)
 
     return schema(

@@ -9,62 +9,101 @@ import torch
 from torch import Tensor
 
 from edgekit.ops.spec import Attributes
-from edgekit.ops.specs.tt_sparse_linear import SPEC
+from edgekit.ops.specs.tt_sparse_linear import BITMAP, CODES, COLUMNS, GROUP, SPEC
 from edgekit.ops.torch_op import register, symbolic
 
 __all__ = ["OP", "SPEC", "operands", "reference", "tt_sparse_linear"]
 
+_TENSORS = tuple(operand.name for operand in SPEC.inputs)
+_INTEGERS = tuple(a.name for a in SPEC.attributes if a.kind == "int" and a.name not in ("low_rank", "bias"))
 
-def tt_sparse_linear(
-    x: Tensor, a: Tensor | None, b: Tensor | None, columns: Tensor, values: Tensor, bias: Tensor | None
-) -> Tensor:
+
+def tt_sparse_linear(attributes: Attributes, inputs: Mapping[str, Tensor]) -> Tensor:
     """y = x Aᵀ B + x Sᵀ + bias; half precision is summed in float32.
 
     Args:
-        x: [B, S, K].
-        a: [R, K], b: [R, O]; both None for the residual alone.
-        columns: int32 [O, Z/2], two 16-bit columns to a word; those of a row are distinct.
-        values: [O, Z].
-        bias: [O] or None.
+        attributes: of the operator; those with a fixed value may be left out.
+        inputs: the operands by name; gradients reach x, bias, and factors and values that are no codes.
 
     Returns:
         y [B, S, O].
     """
+    attributes = SPEC.complete(attributes)
     if torch.onnx.is_in_onnx_export():
-        return symbolic(SPEC, *operands(x, a, b, columns, values, bias))["y"]
-    return _output(x, a, b, columns, values, bias)
+        return symbolic(SPEC, attributes, inputs)["y"]
+    return reference(attributes, inputs)["y"]
 
 
 def reference(attributes: Attributes, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The operator by the names of its operands."""
-    given = (inputs.get(operand.name) for operand in SPEC.inputs)
-    return {"y": _output(*given)}
-
-
-def operands(x: Any, a: Any, b: Any, columns: Any, values: Any, bias: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Attributes and inputs by name, from the arguments of `OP`."""
-    attributes = SPEC.complete({"low_rank": int(a is not None), "bias": int(bias is not None)})
-    given = {"x": x, "a": a, "b": b, "columns": columns, "values": values, "bias": bias}
-    return attributes, {name: value for name, value in given.items() if value is not None}
-
-
-def _output(x: Any, a: Any, b: Any, columns: Any, values: Any, bias: Any) -> Tensor:
+    x = inputs["x"]
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
-    wide = x.to(compute)
-    halves = torch.stack((columns & 0xFFFF, (columns >> 16) & 0xFFFF), -1).flatten(1).long()
-    residual = wide.new_zeros(len(values), x.shape[-1]).scatter(1, halves, values.to(compute))
-    y: Tensor = wide @ residual.T
-    if a is not None:
-        y = y + (wide @ a.to(compute).T) @ b.to(compute)
-    if bias is not None:
-        y = y + bias.to(compute)
-    return y.to(x.dtype)
+    wide, outputs = x.to(compute), int(attributes["out_features"])
+    y = wide.new_zeros(*x.shape[:-1], outputs)
+    if attributes["low_rank"]:
+        rank = int(attributes["rank"])
+        a, b = (
+            _numbers(attributes, "factor", inputs[name], inputs.get(f"{name}_scales"), rank * side, compute)
+            for name, side in (("a", x.shape[-1]), ("b", outputs))
+        )
+        y = y + (wide @ a.reshape(rank, -1).T) @ b.reshape(rank, -1)
+    if attributes["residual"]:
+        count = int(attributes["entries"])
+        values = _numbers(attributes, "value", inputs["values"], inputs.get("value_scales"), count, compute)
+        places = _places(attributes, inputs, outputs, x.shape[-1])
+        flat = wide.new_zeros(outputs * x.shape[-1]).scatter(0, places, values)
+        y = y + wide @ flat.reshape(outputs, -1).T
+    if attributes["bias"]:
+        y = y + inputs["bias"].to(compute)
+    return {"y": y.to(x.dtype)}
+
+
+def operands(*arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attributes and inputs by name, from the arguments of `OP`."""
+    given = dict(zip(_TENSORS, arguments[: len(_TENSORS)], strict=True))
+    integers = dict(zip(_INTEGERS, arguments[len(_TENSORS) :], strict=True))
+    flags = {"low_rank": int(given["a"] is not None), "bias": int(given["bias"] is not None)}
+    return SPEC.complete(integers | flags), {name: value for name, value in given.items() if value is not None}
+
+
+def unpacked(words: Tensor, bits: int, count: int) -> Tensor:
+    """int64 [count] from int32 words of codes of 1, 2, 4, 8 or 16 bits, the lowest first."""
+    shifts = torch.arange(0, 32, bits, device=words.device)
+    codes: Tensor = (words.long()[:, None] >> shifts) & (2**bits - 1)
+    return codes.flatten()[:count]
+
+
+def _numbers(
+    attributes: Attributes, what: str, array: Tensor, scales: Tensor | None, count: int, compute: torch.dtype
+) -> Tensor:
+    """[count], in the type of the sums."""
+    bits = int(attributes[f"{what}_bits"])
+    if bits not in CODES:
+        return array.to(compute).flatten()
+    assert scales is not None
+    block = int(attributes[f"{what}_block"])
+    centred = unpacked(array, bits, count).to(compute) - 2 ** (bits - 1)
+    numbers: Tensor = centred * scales.to(compute).repeat_interleave(block)[:count]
+    return numbers
+
+
+def _places(attributes: Attributes, inputs: Mapping[str, Tensor], outputs: int, width: int) -> Tensor:
+    """Where each entry stands in the flattened residual, int64 [E]."""
+    words, count = inputs["positions"], int(attributes["entries"])
+    number = torch.arange(count, device=words.device)
+    if attributes["residual"] == COLUMNS:
+        rows = torch.searchsorted(inputs["starts"].long().contiguous(), number, right=True) - 1
+        return rows * width + unpacked(words, 16, count)
+    if attributes["residual"] == BITMAP:
+        found: Tensor = unpacked(words, 1, outputs * width).nonzero().flatten()
+        return found
+    return number // int(attributes["group_kept"]) * GROUP + unpacked(words, 2, count)
+
+
+def _schema() -> str:
+    tensors = ", ".join(f"Tensor{'' if name == 'x' else '?'} {name}" for name in _TENSORS)
+    return f"({tensors}, {', '.join(f'int {name}' for name in _INTEGERS)}) -> Tensor[]"
 
 
 #: `torch.ops.edgekit.tt_sparse_linear`.
-OP = register(
-    SPEC,
-    "(Tensor x, Tensor? a, Tensor? b, Tensor columns, Tensor values, Tensor? bias) -> Tensor[]",
-    lambda *arguments: [_output(*arguments)],
-    operands,
-)
+OP = register(SPEC, _schema(), lambda *arguments: [reference(*operands(*arguments))["y"]], operands)

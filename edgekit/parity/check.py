@@ -130,7 +130,7 @@ def parity_of(
         prompts=len(texts),
         weights=tuple(weights),
         stages=comparison.stages(),
-        model=choices.result(dtype),
+        model=choices.result(_tolerance_of(dtype, activations, dequantized)),
         draft=drafts.result() if drafts is not None else None,
     )
 
@@ -145,10 +145,11 @@ def checked_weights(
     """
     dtype = bundle.manifest.dtype
     stored = stored_matrices(graph, bundle.graph.parent, checkpoint)
-    if bool(stored) != (dtype in _QUANTIZED):
+    rounded = [name for name, matrix in stored.items() if not matrix.as_compressed]
+    if bool(rounded) != (dtype in _QUANTIZED) and (rounded or not stored):
         raise BundleError(
             "a bundle of int8 or int4 holds quantised matrices, another holds none",
-            f"its dtype is {dtype}, and {len(stored)} of its matrices are quantised",
+            f"its dtype is {dtype}, and {len(rounded)} of its matrices are quantised",
             "export the bundle again with this version of edgekit",
         )
     dequantized = DequantizedWeights(checkpoint, stored)
@@ -159,6 +160,14 @@ def checked_weights(
             weights.append(weight_check(name, matrix, dequantized))
             progress.advance()
     return dequantized, weights
+
+
+def _tolerance_of(dtype: str, activations: str, weights: DequantizedWeights) -> str:
+    """The dtype by whose tolerance a bundle's choices are judged: its own, unless a compressed checkpoint's factors are
+    multiplied by activations of 8 bits, or were multiplied together in float16."""
+    if dtype in _QUANTIZED or not (weights.as_compressed and (activations == "int8" or weights.contracted)):
+        return dtype
+    return "int8" if activations == "int8" else "fp16"
 
 
 def pieces_of(length: int, size: int) -> list[int]:

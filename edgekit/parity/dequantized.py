@@ -7,7 +7,7 @@ com.microsoft MatMulNBits and GatherBlockQuantized (onnxruntime/docs/ContribOper
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import numpy.typing as npt
 import onnx
 
 from edgekit.checkpoint import Checkpoint
+from edgekit.checkpoint.compressed import CompressedCheckpoint
 from edgekit.errors import BundleError
+from edgekit.parity.corrections import SIGNED, rounded_corrections, stored_corrections
 
 Floats = npt.NDArray[np.float32]
 
@@ -46,11 +48,15 @@ class StoredMatrix:
         bits: of its codes.
         load: makes its float32 values.
         per_output: whether each output has one scale for all of its inputs.
+        as_compressed: whether the checkpoint itself stores it compressed, so that nothing was rounded;
+        contracted: unless a train's cores were multiplied together, or codes of factors made numbers, in float16.
     """
 
     bits: int
     load: Callable[[], Floats]
     per_output: bool = False
+    as_compressed: bool = False
+    contracted: bool = False
 
 
 class DequantizedWeights:
@@ -58,11 +64,15 @@ class DequantizedWeights:
 
     Attributes:
         config: the checkpoint's, with an untied head where the bundle stores head and embedding differently.
+        contracted: whether cores of trains were multiplied together, or codes of factors made numbers, in float16.
+        as_compressed: whether the checkpoint is a compressed one.
     """
 
     def __init__(self, checkpoint: Checkpoint, stored: dict[str, StoredMatrix]) -> None:
         """`stored`: by checkpoint name, as `stored_matrices` gives them."""
         self._checkpoint, self._stored = checkpoint, stored
+        self.contracted = any(matrix.contracted for matrix in stored.values())
+        self.as_compressed = isinstance(checkpoint, CompressedCheckpoint)
         self.config = dict(checkpoint.config)
         self._names = checkpoint.names()
         if HEAD in stored and HEAD not in self._names:
@@ -103,6 +113,8 @@ def stored_matrices(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint
         BundleError: a quantised operator that is not known here, or a matrix that is not the checkpoint's.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    corrections = stored_corrections(model, folder, checkpoint)
+    rounded = rounded_corrections(model)
     readers = {"MatMulNBits": _matmul_nbits, "GatherBlockQuantized": _gather, "DequantizeLinear": _dequantize_linear}
     found: dict[str, StoredMatrix] = {}
     for node in model.graph.node:
@@ -111,11 +123,38 @@ def stored_matrices(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint
         read = readers.get(node.op_type)
         if read is None or node.input[0 if node.op_type != "MatMulNBits" else 1] not in constants:
             continue
+        if node.input[0].endswith(SIGNED):
+            continue  # codes of factors, which are not a weight's own
         name, matrix, shape = read(node, constants, folder)
         for part, rows, columns in _parts(name, shape, checkpoint, node):
             if part not in found:
                 found[part] = StoredMatrix(matrix.bits, _part_of(matrix.load, rows, columns), matrix.per_output)
-    return found
+    own = checkpoint.records if isinstance(checkpoint, CompressedCheckpoint) else {}
+    if corrections.keys() - own.keys():
+        raise BundleError(
+            "a bundle with factors and single weights is compared with the compressed checkpoint that it was made from",
+            f"{checkpoint.path} stores {min(corrections.keys() - own.keys())} otherwise",
+            "give the right one with --against CHECKPOINT",
+        )
+    # Forms that spell the operator out hold the checkpoint's own arrays, which comparing their results tells.
+    spelled_out = {name for name, record in own.items() if {p["kind"] for p in record["pieces"]} - {"base"}}
+    for name in spelled_out - corrections.keys():
+        found.pop(name, None)
+    for name, correction in corrections.items():
+        base = found.get(name)
+        found[name] = StoredMatrix(base.bits if base else 16, _sum(base.load if base else None, correction))
+    return {
+        name: replace(matrix, as_compressed=name in own, contracted=_has_train(own.get(name)) or name in rounded)
+        for name, matrix in found.items()
+    }
+
+
+def _has_train(record: dict[str, Any] | None) -> bool:
+    return record is not None and any(piece["kind"] == "train" for piece in record["pieces"])
+
+
+def _sum(base: Callable[[], Floats] | None, correction: Callable[[], Floats]) -> Callable[[], Floats]:
+    return correction if base is None else lambda: base() + correction()
 
 
 def _parts(

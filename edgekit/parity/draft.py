@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from edgekit.bundle import Bundle
-from edgekit.draft.head_file import DraftFile
+from edgekit.draft.head_file import DraftFile, shortened
 from edgekit.errors import BundleError
 from edgekit.layers.decoder import Decoder
 from edgekit.parity.report import DraftAgreement
@@ -140,6 +140,8 @@ def draft_comparison(bundle: Bundle, found: DraftFile, model: Decoder, threads: 
     """
     draft = bundle.manifest.draft
     assert draft is not None
+    # The graph may speak of fewer tokens than the heads; if of more, its shapes are refused below.
+    found = shortened(found, min(draft.tokens, found.heads.config.tokens))
     stored = draft_vocabulary(bundle, draft)
     if not np.array_equal(stored, found.vocabulary.numpy()):
         raise BundleError(

@@ -22,6 +22,7 @@ from edgekit.parity.tolerance import EMBEDDING, GRAPH, Tolerance
 from edgekit.progress import Progress, SilentProgress
 from edgekit.runtime.encoder_session import EncoderSession, padded
 from edgekit.runtime.encoder_text import encoder_tokenizer
+from edgekit.runtime.operators import support_for
 from edgekit.runtime.threads import default_threads
 
 #: Embeddings of length 1 in float32: a coordinate is about 0.05.
@@ -123,7 +124,7 @@ class _Tapped:
                 f"{len(expected)} taps are needed ({expected[0]} to {expected[-1]}), it names {len(self._taps)}",
                 "export the bundle again with this version of edgekit",
             )
-        self._session = tapped_inference(bundle, self._taps, threads or default_threads())
+        self._session = tapped_inference(bundle, self._taps, threads or default_threads(), support_for(bundle, "cpu"))
         self._inputs = {value.name for value in self._session.get_inputs()}
         assert bundle.manifest.tokens.pad is not None
         self._pad = bundle.manifest.tokens.pad

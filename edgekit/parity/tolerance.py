@@ -81,6 +81,11 @@ WEIGHTS = {2: WeightTolerance(0.7, 0.9), 4: WeightTolerance(0.3, 0.5), 8: Weight
 #: in its row. Rows of SmolLM2-135M reach 0.063 (t = 28), its matrices 0.012.
 WEIGHTS_PER_OUTPUT = {4: WeightTolerance(0.3, 0.5), 8: WeightTolerance(0.02, 0.1)}
 
+#: What a checkpoint stores compressed is carried over as it is: sums in float32 alone differ.
+WEIGHTS_AS_COMPRESSED = WeightTolerance(1e-5, 1e-4)
+#: Both halves of a contracted train are rounded to 11 bits: 2^-12 each at most, and half of that on average.
+WEIGHTS_CONTRACTED = WeightTolerance(2**-11, 2**-10)
+
 
 @dataclass(frozen=True)
 class ModelTolerance:

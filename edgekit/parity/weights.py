@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edgekit.parity.dequantized import DequantizedWeights, StoredMatrix
 from edgekit.parity.report import WeightCheck
-from edgekit.parity.tolerance import WEIGHTS, WEIGHTS_PER_OUTPUT
+from edgekit.parity.tolerance import WEIGHTS, WEIGHTS_AS_COMPRESSED, WEIGHTS_CONTRACTED, WEIGHTS_PER_OUTPUT
 
 #: Rows weaker than this share of the mean row are compared with it instead of themselves.
 _WEAK_ROW = 0.01
@@ -18,6 +18,9 @@ _WEAK_ROW = 0.01
 def weight_check(name: str, matrix: StoredMatrix, weights: DequantizedWeights) -> WeightCheck:
     """Compare one stored matrix with the checkpoint's weight of that name."""
     total, row = relative_errors(matrix.load(), np.asarray(weights.original(name), np.float32))
+    if matrix.as_compressed:
+        tolerance = WEIGHTS_CONTRACTED if matrix.contracted else WEIGHTS_AS_COMPRESSED
+        return WeightCheck(name, matrix.bits, total, row, tolerance)
     tolerances = WEIGHTS_PER_OUTPUT if matrix.per_output else WEIGHTS
     return WeightCheck(name, matrix.bits, total, row, tolerances[matrix.bits])
 

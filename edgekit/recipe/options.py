@@ -36,5 +36,6 @@ def export_options(recipe: Recipe) -> ExportOptions:
         "name": recipe.model.name,
         "draft": _checked_heads(recipe),
         "draft_components": recipe.draft.components,
+        "draft_tokens": recipe.draft.tokens,
     }
     return ExportOptions(**{name: value for name, value in chosen.items() if value is not None})

@@ -67,11 +67,12 @@ class QuantizationTable:
 
 @dataclass(frozen=True)
 class DraftTable:
-    """Draft heads: their file, its SHA-256, and how many components a draft computes; none unless given."""
+    """Draft heads: their file, its SHA-256, how many components a draft computes and how many tokens it has at most."""
 
     heads: str | None = key(None)
     sha256: str | None = key(None)
     components: int | None = key(None, least=1)
+    tokens: int | None = key(None, least=1)
 
 
 @dataclass(frozen=True)

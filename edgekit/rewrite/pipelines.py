@@ -17,6 +17,8 @@ PORTABLE = [
     "lower_attention",
     "quantize_linear_qdq",
     "logits_to_float32",
+    "tt_pair_to_products",
+    "inline_tt_sparse",
     "attach_functions",
 ]
 
@@ -38,8 +40,8 @@ ORT = [
 ]
 
 #: Encoders: attention is one standard operator already, and the engine fuses residuals with norms, and activations.
-ENCODER_PORTABLE = ["fold_weight_transpose", "quantize_linear_qdq"]
-ENCODER_ORT = ["fold_weight_transpose", "quantize_linear", "quantize_embedding"]
+ENCODER_PORTABLE = ["fold_weight_transpose", "quantize_linear_qdq", "tt_pair_to_products", "inline_tt_sparse"]
+ENCODER_ORT = ["fold_weight_transpose", "quantize_linear", "quantize_embedding", "attach_functions"]
 
 PIPELINES = {FORM_PORTABLE: PORTABLE, FORM_ORT: ORT, FORM_TENSORRT: TENSORRT, FORM_JETPACK6: JETPACK6}
 ENCODER_PIPELINES = {FORM_PORTABLE: ENCODER_PORTABLE, FORM_ORT: ENCODER_ORT}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,16 @@ import numpy as np
 
 from edgekit.rewrite.rule import Context
 from edgekit.rewrite.weights import Weight
+
+
+def stackable(weights: Sequence[Weight], context: Context) -> bool:
+    """Whether the rows of these weights may stand in one matrix: none is quantised, or all are alike."""
+    if context.quantized is None:
+        return True
+    alone = [context.quantized.matrix(weight.sources) if weight.sources else None for weight in weights]
+    if all(matrix is None for matrix in alone):
+        return True
+    return context.quantized.matrix(tuple(source for weight in weights for source in weight.sources)) is not None
 
 
 @dataclass(frozen=True)

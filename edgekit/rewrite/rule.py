@@ -20,6 +20,7 @@ class Geometry:
         caches: the tensors of each layer's cache.
         operators: how many nodes of each `edgekit` operator the trace contains, by name.
         matrices: constant matrices that an encoder multiplies by; None for a decoder, whose layers tell.
+        without_base: how many of its matrices are factors or single weights only, in an operator of edgekit's.
     """
 
     layers: int
@@ -32,16 +33,25 @@ class Geometry:
     caches: tuple[LayerCache, ...] = ()
     operators: Mapping[str, int] = field(default_factory=dict)
     matrices: int | None = None
+    without_base: int = 0
 
     @property
     def products(self) -> int:
         """Products with constant matrices: q, k, v, o, gate, up, down in each layer of a decoder, and the head."""
-        return 7 * self.layers + 1 if self.matrices is None else self.matrices
+        return (7 * self.layers + 1 if self.matrices is None else self.matrices) - self.without_base
 
     @property
     def packed_products(self) -> int:
-        """The same where query, key and value are one product, and gate and up; an encoder's are not packed."""
-        return 4 * self.layers + 1 if self.matrices is None else self.matrices
+        """The same where query, key and value are one product, and gate and up; an encoder's are not packed.
+
+        At least so many, where some matrices are no products.
+        """
+        return max(0, (4 * self.layers + 1 if self.matrices is None else self.matrices) - self.without_base)
+
+    @property
+    def gated(self) -> int:
+        """Layers in which gate and up are products, at least."""
+        return max(0, self.layers - self.without_base)
 
     @property
     def causal_attentions(self) -> int:

@@ -9,15 +9,21 @@ TENSORRT = [
     "lower_attention_in_place",
     "quantize_linear_qdq",
     "logits_to_float32",
+    "tt_pair_to_products",
+    "two_of_four_to_product",
     "share_factor_caches",
     "attach_functions",
     "sum_masks_in_float",
     "lower_integer_clip",
 ]
 
+_IN_OPSET_20 = {
+    "lower_attention_in_place": "lower_attention",
+    "tt_pair_to_products": "tt_pair_to_plain_products",
+}
 #: TensorRT 10.3 (JetPack 6): opset 20, and plugins only, since there a function always wins over a plugin.
 JETPACK6 = [
-    *("lower_attention" if rule == "lower_attention_in_place" else rule for rule in TENSORRT),
+    *(_IN_OPSET_20.get(rule, rule) for rule in TENSORRT),
     "strip_functions",
     "lower_attention_products",
     "lower_rotary_embedding",

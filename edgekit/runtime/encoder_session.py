@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgekit import contract
 from edgekit.errors import BundleError, SessionError
+from edgekit.runtime.operators import support_for
 from edgekit.runtime.ort_engine import inference_session, ort_errors, ort_signature
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class EncoderSession:
         assert pad is not None
         if backend not in BACKENDS:
             raise SessionError(f"an encoder's backend is one of {', '.join(BACKENDS)}", f"it is {backend!r}")
-        self._session, self.description = inference_session(bundle.graph, backend, threads)
+        operators = support_for(bundle, backend)
+        self._session, self.description = inference_session(bundle.graph, backend, threads, operators)
         self.dimensions, self.max_tokens, self._pad = encoder.dimensions, encoder.max_tokens, pad
         self._vocab = bundle.manifest.model.vocab_size
         self._token_types = self._check_signature(bundle.manifest.graph.file)

@@ -31,6 +31,9 @@ class Axes {
     }
   }
 
+  // Takes in a size that attribute `name` states.
+  void state(std::string_view axis, int size, const char* name) { bind_whole(name, axis, size); }
+
   int operator[](std::string_view axis) const { return known(axis).size; }
 
  private:

@@ -275,3 +275,19 @@ template <class T>
 T __shfl_xor_sync(unsigned, T value, int lanes) {
   return edgekit::host::shuffle(value, (edgekit::host::current().index & 31) ^ lanes);
 }
+
+template <class T>
+T __shfl_sync(unsigned, T value, int lane) {
+  return edgekit::host::shuffle(value, lane);
+}
+
+// A lane without one so far before it keeps its own.
+template <class T>
+T __shfl_up_sync(unsigned, T value, int lanes) {
+  const int lane = edgekit::host::current().index & 31;
+  return edgekit::host::shuffle(value, lane < lanes ? lane : lane - lanes);
+}
+
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __clz(int bits) { return bits ? __builtin_clz(static_cast<unsigned>(bits)) : 32; }

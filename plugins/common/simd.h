@@ -9,7 +9,7 @@
 
 #include "core.h"
 
-#if defined(__F16C__)
+#if defined(__F16C__) || defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -119,6 +119,28 @@ inline A sum(Vector<A> v) {
   for (int lane = 0; lane < kLanes<A>; ++lane) total += v[lane];
   return total;
 }
+
+#if defined(__AVX__)
+namespace detail {
+inline float sum_of_8(__m256 v) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+}  // namespace detail
+template <>
+inline float sum<float>(Vector<float> v) {
+#if defined(__AVX512F__)
+  struct Halves {
+    __m256 low, high;
+  };
+  const Halves halves = bits_as<Halves>(v);
+  return detail::sum_of_8(_mm256_add_ps(halves.low, halves.high));
+#else
+  return detail::sum_of_8(bits_as<__m256>(v));
+#endif
+}
+#endif
 
 namespace detail {
 

@@ -9,6 +9,7 @@
 //     static std::string problem(const Attributes&);                               // "" if the values can be had
 //     static std::string problem(const Attributes&, const Sizes&);                 // looks at sizes that are known
 //     static std::string limit(const Attributes&, const Call&);                    // "" if its kernels can run these
+//     static Stated stated(const Attributes&);                     // sizes that attributes state; may be left out
 //     static std::size_t workspace(const Attributes&, const Call&);                // bytes, for the largest sizes
 //     static cudaError_t launch(const Attributes&, const Call&, void* workspace, cudaStream_t);
 //   };
@@ -69,10 +70,27 @@ bool in_place(const Attributes&, long) {
   return false;
 }
 
+// Sizes that attributes state, by letter; of an operator without any, none.
+using Stated = std::vector<std::pair<const char*, std::int64_t>>;
+template <class Op, class Attributes>
+auto stated(const Attributes& attributes, int) -> decltype(Op::stated(attributes)) {
+  return Op::stated(attributes);
+}
+template <class Op, class Attributes>
+Stated stated(const Attributes&, long) {
+  return {};
+}
+
 // The element type of an operand where that of the graph is `element`.
 inline nvinfer1::DataType type_of(const Operand& operand, nvinfer1::DataType element) {
   using nvinfer1::DataType;
-  return operand.int64 ? DataType::kINT64 : operand.int32 ? DataType::kINT32 : element;
+  switch (operand.type) {
+    case Type::kInt64: return DataType::kINT64;
+    case Type::kInt32: return DataType::kINT32;
+    case Type::kFloat16: return DataType::kHALF;
+    case Type::kGraph: break;
+  }
+  return element;
 }
 
 inline bool is_element(nvinfer1::DataType type) {
@@ -117,7 +135,7 @@ class Plugin final : public nvinfer1::IPluginV3,
 
   std::int32_t getOutputShapes(const nvinfer1::DimsExprs* inputs, std::int32_t nb_inputs, const nvinfer1::DimsExprs*,
                                std::int32_t, nvinfer1::DimsExprs* outputs, std::int32_t nb_outputs,
-                               nvinfer1::IExprBuilder&) noexcept override {
+                               nvinfer1::IExprBuilder& builder) noexcept override {
     if (!counts_agree(nb_inputs, nb_outputs)) return -1;
     std::vector<nvinfer1::Dims> known(nb_inputs);
     std::map<std::string, const nvinfer1::IDimensionExpr*> by_letter;
@@ -130,6 +148,9 @@ class Plugin final : public nvinfer1::IPluginV3,
       }
     }
     if (!sizes_agree(known, nullptr)) return -1;
+    for (const auto& [letter, size] : stated<Op>(attributes_, 0)) {
+      by_letter.insert_or_assign(letter, builder.constant(size));
+    }
     if (by_letter.count("P")) by_letter["N"] = by_letter[in_place(attributes_, 0) ? "P" : "T"];
     for (int i = 0; i < nb_outputs; ++i) {
       const auto names = letters(outputs_[i].axes);
@@ -254,9 +275,10 @@ class Plugin final : public nvinfer1::IPluginV3,
     for (std::size_t i = 0; i < inputs_.size(); ++i) {
       if (inputs[i] == type_of(inputs_[i], element)) continue;
       refuse(Op::kName,
-             inputs_[i].int64   ? "indices and masks must be int64"
-             : inputs_[i].int32 ? "columns must be int32"
-                                : "all elements must be of one type",
+             inputs_[i].type == Type::kInt64     ? "indices and masks must be int64"
+             : inputs_[i].type == Type::kInt32   ? "words and columns must be int32"
+             : inputs_[i].type == Type::kFloat16 ? "scales and half values must be float16"
+                                                 : "all elements must be of one type",
              std::string(inputs_[i].name) + " is of TensorRT type " + std::to_string(static_cast<int>(inputs[i])));
       return false;
     }
@@ -265,6 +287,7 @@ class Plugin final : public nvinfer1::IPluginV3,
 
   bool sizes_agree(const std::vector<nvinfer1::Dims>& inputs, const std::vector<nvinfer1::Dims>* outputs) const {
     Sizes sizes;
+    for (const auto& [letter, size] : stated<Op>(attributes_, 0)) sizes.state(letter, size);
     std::string problem;
     for (std::size_t i = 0; i < inputs.size() && problem.empty(); ++i) problem = sizes.bind(inputs_[i], inputs[i]);
     for (std::size_t i = 0; outputs && i < outputs->size() && problem.empty(); ++i) {

@@ -10,15 +10,17 @@
 
 namespace edgekit::trt {
 
+// Element types; kGraph: that of the operator. In the order of Type in generated headers.
+enum class Type { kGraph, kInt64, kInt32, kFloat16 };
+
 // An input or output of an operator.
 struct Operand {
   const char* name;
   const char* axes;         // letters, separated by commas
-  bool int64 = false;       // element type int64; otherwise that of the operator
+  Type type = Type::kGraph;
   int past = -1;            // of a cache output: the input that holds its older rows
-  bool int32 = false;       // element type int32
 
-  bool of_the_graph() const { return !int64 && !int32; }
+  bool of_the_graph() const { return type == Type::kGraph; }
 };
 
 inline std::vector<std::string> letters(const char* axes) {
@@ -62,6 +64,9 @@ class Sizes {
     }
     return "";
   }
+
+  // Takes in a size that an attribute states.
+  void state(const char* letter, std::int64_t size) { known_.try_emplace(letter, size, "its attribute"); }
 
   // The size of this letter, or -1.
   std::int64_t of(const std::string& letter) const {

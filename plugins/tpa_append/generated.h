@@ -11,6 +11,7 @@ inline constexpr char kDomain[] = "edgekit";
 inline constexpr int kVersion = 1;
 
 enum class Kind { kFloat, kInt, kString };
+enum class Type { kGeneric, kInt64, kInt32, kFloat16 };  // kGeneric: that of the graph
 enum class DType { kFloat32, kFloat16, kBFloat16, kFloat64 };
 inline constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64};
 
@@ -37,9 +38,6 @@ enum class Input { kPast, kNew, kAttentionMask };
 //   attention_mask [B, T]: only its length is read
 inline constexpr int kInputLimit = 3;
 inline constexpr const char* kInputNames[] = {"past", "new", "attention_mask"};
-// Whether the element type is the graph's; whether it is int32; the others are int64.
-inline constexpr bool kInputGeneric[] = {true, true, false};
-inline constexpr bool kInputInt32[] = {false, false, false};
 constexpr bool has_input(Input input) {
   switch (input) {
     case Input::kPast: return true;
@@ -67,9 +65,6 @@ enum class Output { kPresent };
 //   present [B, N, R, W]: past and new rows
 inline constexpr int kOutputLimit = 1;
 inline constexpr const char* kOutputNames[] = {"present"};
-// Whether the element type is the graph's; whether it is int32; the others are int64.
-inline constexpr bool kOutputGeneric[] = {true};
-inline constexpr bool kOutputInt32[] = {false};
 constexpr bool has_output(Output output) {
   switch (output) {
     case Output::kPresent: return true;
@@ -101,12 +96,28 @@ constexpr const char* input_axes(Input input) {
   return nullptr;
 }
 
+constexpr Type input_type(Input input) {
+  switch (input) {
+    case Input::kPast: return Type::kGeneric;
+    case Input::kNew: return Type::kGeneric;
+    case Input::kAttentionMask: return Type::kInt64;
+  }
+  return Type::kGeneric;
+}
+
 // Axes by letter, separated by commas; null where the operand does not exist.
 constexpr const char* output_axes(Output output) {
   switch (output) {
     case Output::kPresent: return "B,N,R,W";
   }
   return nullptr;
+}
+
+constexpr Type output_type(Output output) {
+  switch (output) {
+    case Output::kPresent: return Type::kGeneric;
+  }
+  return Type::kGeneric;
 }
 
 // The input that an output continues, as an index into Input; -1 for none.

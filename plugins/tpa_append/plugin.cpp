@@ -16,12 +16,12 @@ struct TpaAppend {
 
   static std::vector<Operand> inputs(const Attributes&) {
     std::vector<Operand> found;
-    for (int i = 0; i < kInputLimit; ++i) found.push_back({kInputNames[i], input_axes(Input{i}), !kInputGeneric[i]});
+    for (int i = 0; i < kInputLimit; ++i) found.push_back({kInputNames[i], input_axes(Input{i}), static_cast<edgekit::trt::Type>(input_type(Input{i}))});
     return found;
   }
 
   static std::vector<Operand> outputs(const Attributes&) {
-    return {{kOutputNames[0], output_axes(Output::kPresent), false, past_of(Output::kPresent)}};
+    return {{kOutputNames[0], output_axes(Output::kPresent), edgekit::trt::Type::kGraph, past_of(Output::kPresent)}};
   }
 
   static std::string problem(const Attributes& a) {

@@ -11,6 +11,7 @@ inline constexpr char kDomain[] = "edgekit";
 inline constexpr int kVersion = 1;
 
 enum class Kind { kFloat, kInt, kString };
+enum class Type { kGeneric, kInt64, kInt32, kFloat16 };  // kGeneric: that of the graph
 enum class DType { kFloat32, kFloat16, kBFloat16, kFloat64 };
 inline constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64};
 
@@ -58,20 +59,17 @@ enum class Input { kAQ, kBQ, kAK, kBK, kAV, kBV, kPastAK, kPastBK, kPastAV, kPas
 //   frequencies [D/2]: column of the tables that turns the pair (j, j + D/2)
 inline constexpr int kInputLimit = 14;
 inline constexpr const char* kInputNames[] = {"a_q", "b_q", "a_k", "b_k", "a_v", "b_v", "past_a_k", "past_b_k", "past_a_v", "past_b_v", "attention_mask", "cos", "sin", "frequencies"};
-// Whether the element type is the graph's; whether it is int32; the others are int64.
-inline constexpr bool kInputGeneric[] = {true, true, true, true, true, true, true, true, true, true, false, true, true, false};
-inline constexpr bool kInputInt32[] = {false, false, false, false, false, false, false, false, false, false, false, false, false, false};
 constexpr bool has_input(Input input, [[maybe_unused]] bool factored_query, [[maybe_unused]] bool contextual_key, [[maybe_unused]] bool contextual_value) {
   switch (input) {
-    case Input::kAQ: return factored_query;
+    case Input::kAQ: return factored_query == 1;
     case Input::kBQ: return true;
     case Input::kAK: return true;
     case Input::kBK: return true;
     case Input::kAV: return true;
     case Input::kBV: return true;
-    case Input::kPastAK: return contextual_key;
+    case Input::kPastAK: return contextual_key == 1;
     case Input::kPastBK: return true;
-    case Input::kPastAV: return contextual_value;
+    case Input::kPastAV: return contextual_value == 1;
     case Input::kPastBV: return true;
     case Input::kAttentionMask: return true;
     case Input::kCos: return true;
@@ -103,15 +101,12 @@ enum class Output { kOutput, kPresentAK, kPresentBK, kPresentAV, kPresentBV };
 //   present_b_v [B, N, R_V, E]: past_b_v and b_v
 inline constexpr int kOutputLimit = 5;
 inline constexpr const char* kOutputNames[] = {"output", "present_a_k", "present_b_k", "present_a_v", "present_b_v"};
-// Whether the element type is the graph's; whether it is int32; the others are int64.
-inline constexpr bool kOutputGeneric[] = {true, true, true, true, true};
-inline constexpr bool kOutputInt32[] = {false, false, false, false, false};
 constexpr bool has_output(Output output, [[maybe_unused]] bool factored_query, [[maybe_unused]] bool contextual_key, [[maybe_unused]] bool contextual_value) {
   switch (output) {
     case Output::kOutput: return true;
-    case Output::kPresentAK: return contextual_key;
+    case Output::kPresentAK: return contextual_key == 1;
     case Output::kPresentBK: return true;
-    case Output::kPresentAV: return contextual_value;
+    case Output::kPresentAV: return contextual_value == 1;
     case Output::kPresentBV: return true;
   }
   return false;
@@ -134,15 +129,15 @@ constexpr int output_index(Output output, bool factored_query, bool contextual_k
 // Axes by letter, separated by commas; null where the operand does not exist.
 constexpr const char* input_axes(Input input, [[maybe_unused]] bool factored_query, [[maybe_unused]] bool contextual_key, [[maybe_unused]] bool contextual_value) {
   switch (input) {
-    case Input::kAQ: return factored_query ? "B,S,R_Q,H" : nullptr;
-    case Input::kBQ: return factored_query ? "B,S,R_Q,D" : !factored_query ? "B,S,H,D" : nullptr;
-    case Input::kAK: return contextual_key ? "B,S,R_K,H" : !contextual_key ? "R_K,H" : nullptr;
+    case Input::kAQ: return factored_query == 1 ? "B,S,R_Q,H" : nullptr;
+    case Input::kBQ: return factored_query == 1 ? "B,S,R_Q,D" : factored_query == 0 ? "B,S,H,D" : nullptr;
+    case Input::kAK: return contextual_key == 1 ? "B,S,R_K,H" : contextual_key == 0 ? "R_K,H" : nullptr;
     case Input::kBK: return "B,S,R_K,D";
-    case Input::kAV: return contextual_value ? "B,S,R_V,H" : !contextual_value ? "R_V,H" : nullptr;
+    case Input::kAV: return contextual_value == 1 ? "B,S,R_V,H" : contextual_value == 0 ? "R_V,H" : nullptr;
     case Input::kBV: return "B,S,R_V,E";
-    case Input::kPastAK: return contextual_key ? "B,P,R_K,H" : nullptr;
+    case Input::kPastAK: return contextual_key == 1 ? "B,P,R_K,H" : nullptr;
     case Input::kPastBK: return "B,P,R_K,D";
-    case Input::kPastAV: return contextual_value ? "B,P,R_V,H" : nullptr;
+    case Input::kPastAV: return contextual_value == 1 ? "B,P,R_V,H" : nullptr;
     case Input::kPastBV: return "B,P,R_V,E";
     case Input::kAttentionMask: return "B,T";
     case Input::kCos: return "L,F";
@@ -152,16 +147,47 @@ constexpr const char* input_axes(Input input, [[maybe_unused]] bool factored_que
   return nullptr;
 }
 
+constexpr Type input_type(Input input, [[maybe_unused]] bool factored_query, [[maybe_unused]] bool contextual_key, [[maybe_unused]] bool contextual_value) {
+  switch (input) {
+    case Input::kAQ: return Type::kGeneric;
+    case Input::kBQ: return Type::kGeneric;
+    case Input::kAK: return Type::kGeneric;
+    case Input::kBK: return Type::kGeneric;
+    case Input::kAV: return Type::kGeneric;
+    case Input::kBV: return Type::kGeneric;
+    case Input::kPastAK: return Type::kGeneric;
+    case Input::kPastBK: return Type::kGeneric;
+    case Input::kPastAV: return Type::kGeneric;
+    case Input::kPastBV: return Type::kGeneric;
+    case Input::kAttentionMask: return Type::kInt64;
+    case Input::kCos: return Type::kGeneric;
+    case Input::kSin: return Type::kGeneric;
+    case Input::kFrequencies: return Type::kInt64;
+  }
+  return Type::kGeneric;
+}
+
 // Axes by letter, separated by commas; null where the operand does not exist.
 constexpr const char* output_axes(Output output, [[maybe_unused]] bool factored_query, [[maybe_unused]] bool contextual_key, [[maybe_unused]] bool contextual_value) {
   switch (output) {
     case Output::kOutput: return "B,S,H,E";
-    case Output::kPresentAK: return contextual_key ? "B,N,R_K,H" : nullptr;
+    case Output::kPresentAK: return contextual_key == 1 ? "B,N,R_K,H" : nullptr;
     case Output::kPresentBK: return "B,N,R_K,D";
-    case Output::kPresentAV: return contextual_value ? "B,N,R_V,H" : nullptr;
+    case Output::kPresentAV: return contextual_value == 1 ? "B,N,R_V,H" : nullptr;
     case Output::kPresentBV: return "B,N,R_V,E";
   }
   return nullptr;
+}
+
+constexpr Type output_type(Output output, [[maybe_unused]] bool factored_query, [[maybe_unused]] bool contextual_key, [[maybe_unused]] bool contextual_value) {
+  switch (output) {
+    case Output::kOutput: return Type::kGeneric;
+    case Output::kPresentAK: return Type::kGeneric;
+    case Output::kPresentBK: return Type::kGeneric;
+    case Output::kPresentAV: return Type::kGeneric;
+    case Output::kPresentBV: return Type::kGeneric;
+  }
+  return Type::kGeneric;
 }
 
 // The input that an output continues, as an index into Input; -1 for none.

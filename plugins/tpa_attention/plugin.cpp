@@ -18,7 +18,7 @@ struct TpaAttention {
     std::vector<Operand> found;
     for (int i = 0; i < kInputLimit; ++i) {
       const char* axes = input_axes(Input{i}, a.factored_query, a.contextual_key, a.contextual_value);
-      if (axes) found.push_back({kInputNames[i], axes, !kInputGeneric[i]});
+      if (axes) found.push_back({kInputNames[i], axes, static_cast<edgekit::trt::Type>(input_type(Input{i}, a.factored_query, a.contextual_key, a.contextual_value))});
     }
     return found;
   }
@@ -28,7 +28,7 @@ struct TpaAttention {
     for (int i = 0; i < kOutputLimit; ++i) {
       const char* axes = output_axes(Output{i}, a.factored_query, a.contextual_key, a.contextual_value);
       const int past = past_of(Output{i});
-      if (axes) found.push_back({kOutputNames[i], axes, false, past < 0 ? -1 : at(a, Input{past})});
+      if (axes) found.push_back({kOutputNames[i], axes, edgekit::trt::Type::kGraph, past < 0 ? -1 : at(a, Input{past})});
     }
     return found;
   }

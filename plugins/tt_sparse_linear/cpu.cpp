@@ -8,45 +8,69 @@ namespace {
 namespace names = edgekit::tt_sparse_linear;
 namespace ort = edgekit::ort;
 namespace tt_sparse = edgekit::tt_sparse;
+using edgekit::float16;
 using names::Input;
 
 template <class T>
 class TTSparseLinear {
  public:
   static constexpr const char* name = names::kName;
-  static constexpr int inputs = names::input_count(false, false), optional_inputs = names::kInputLimit - inputs;
+  static constexpr int inputs = 3, optional_inputs = names::kInputLimit - inputs;
   static constexpr int outputs = names::kOutputLimit, optional_outputs = 0;
 
   explicit TTSparseLinear(const ort::Attributes& attributes)
-      : low_rank_(attributes.flag("low_rank")), bias_(attributes.flag("bias")) {
-    for (const char* bits : {"factor_bits", "value_bits"})
-      if (attributes.integer(bits) != 0)
-        throw ort::Refusal(std::string(bits) + " must be 0", "it is " + std::to_string(attributes.integer(bits)));
+      : low_rank_(attributes.flag("low_rank")),
+        bias_(attributes.flag("bias")),
+        out_features_(size(attributes, "out_features", 1)),
+        rank_(size(attributes, "rank", 0)),
+        entries_(size(attributes, "entries", 0)),
+        residual_(choice(attributes, "residual", {0, 1, 2, 3})),
+        factor_bits_(choice(attributes, "factor_bits", {0, 16, 8, 4})),
+        value_bits_(choice(attributes, "value_bits", {0, 16, 8, 4})),
+        factor_block_(block(attributes, "factor_block")),
+        value_block_(block(attributes, "value_block")),
+        kept_(choice(attributes, "group_kept", {1, 2, 3, 4})) {
+    if (!low_rank_ && !residual_) throw ort::Refusal("there must be a pair or a residual", "both are absent");
+    if (low_rank_ != (rank_ > 0))
+      throw ort::Refusal("rank must be at least 1 with a pair, 0 without", "it is " + std::to_string(rank_));
+    if ((residual_ != 0) != (entries_ > 0))
+      throw ort::Refusal("entries must be at least 1 with a residual, 0 without", "it is " + std::to_string(entries_));
+    if ((!low_rank_ && factor_bits_) || (!residual_ && value_bits_))
+      throw ort::Refusal("what is absent has 0 bits",
+                         "factor_bits is " + std::to_string(factor_bits_) + ", value_bits " + std::to_string(value_bits_));
   }
 
   void compute(ort::Context& context) const {
-    const int wanted = names::input_count(low_rank_, bias_);
+    const int wanted = names::input_count(low_rank_, bias_, residual_, factor_bits_, value_bits_);
     if (context.input_count() != wanted)
-      throw ort::Refusal("low_rank=" + std::to_string(low_rank_) + " bias=" + std::to_string(bias_) + " asks for " +
-                             std::to_string(wanted) + " inputs",
+      throw ort::Refusal("these attributes ask for " + std::to_string(wanted) + " inputs",
                          "the node has " + std::to_string(context.input_count()));
     ort::Axes axes;
+    axes.state("O", out_features_, "out_features");
+    axes.state("R", rank_, "rank");
+    axes.state("E", entries_, "entries");
     tt_sparse::Problem<T> p{};
     p.x = input<T>(context, axes, Input::kX);
-    if (low_rank_) {
-      p.a = input<T>(context, axes, Input::kA);
-      p.b = input<T>(context, axes, Input::kB);
-      p.rank = axes["R"];
-    }
-    p.values = input<T>(context, axes, Input::kValues);
-    p.columns = reinterpret_cast<const std::uint16_t*>(input<std::int32_t>(context, axes, Input::kColumns));
-    if (bias_) p.bias = input<T>(context, axes, Input::kBias);
     p.inputs = axes["K"];
-    p.outputs = axes["O"];
-    p.entries = axes["Z"];
-    if (p.inputs < 1 || p.inputs > 65536 || p.outputs < 1 || p.entries < 1 || (low_rank_ && p.rank < 1))
-      throw ort::Refusal("K must be 1 to 65536, O, Z and R at least 1",
-                         "they are " + ort::to_string({p.inputs, p.outputs, p.entries, p.rank}));
+    p.outputs = out_features_;
+    p.rank = rank_;
+    p.entries = entries_;
+    p.residual = residual_;
+    p.kept = kept_;
+    if (p.inputs < 1) throw ort::Refusal("K must be at least 1", "it is 0");
+    const std::int64_t weights = std::int64_t{out_features_} * p.inputs;
+    if (low_rank_) {
+      p.a = numbers(context, axes, Input::kA, Input::kAScales, factor_bits_, factor_block_, std::int64_t{rank_} * p.inputs);
+      p.b = numbers(context, axes, Input::kB, Input::kBScales, factor_bits_, factor_block_,
+                    std::int64_t{rank_} * out_features_);
+    }
+    if (residual_) {
+      if (residual_ != tt_sparse::kGroups) p.starts = input<std::int32_t>(context, axes, Input::kStarts);
+      p.positions = input<std::int32_t>(context, axes, Input::kPositions);
+      check_positions(axes, p.inputs, weights);
+      p.values = numbers(context, axes, Input::kValues, Input::kValueScales, value_bits_, value_block_, entries_);
+    }
+    if (bias_) p.bias = input<T>(context, axes, Input::kBias);
     const std::int64_t tokens = static_cast<std::int64_t>(axes["B"]) * axes["S"];
     if (tokens > std::numeric_limits<std::int32_t>::max())
       throw ort::Refusal("B S must be below 2^31", "it is " + std::to_string(tokens));
@@ -56,17 +80,80 @@ class TTSparseLinear {
   }
 
  private:
+  static int size(const ort::Attributes& attributes, const char* of, std::int64_t least) {
+    const std::int64_t value = attributes.integer(of);
+    if (value < least || value > std::numeric_limits<std::int32_t>::max())
+      throw ort::Refusal(std::string(of) + " must be at least " + std::to_string(least) + " and below 2^31",
+                         "it is " + std::to_string(value));
+    return static_cast<int>(value);
+  }
+
+  static int choice(const ort::Attributes& attributes, const char* of, std::initializer_list<int> values) {
+    const std::int64_t value = attributes.integer(of);
+    std::string all;
+    for (int each : values) {
+      if (value == each) return each;
+      all += (all.empty() ? "" : ", ") + std::to_string(each);
+    }
+    throw ort::Refusal(std::string(of) + " must be one of " + all, "it is " + std::to_string(value));
+  }
+
+  static int block(const ort::Attributes& attributes, const char* of) {
+    const int value = size(attributes, of, 1);
+    if (value % tt_sparse::kUnit == 0) return value;
+    throw ort::Refusal(std::string(of) + " must be a multiple of " + std::to_string(tt_sparse::kUnit),
+                       "it is " + std::to_string(value));
+  }
+
+  static void expect(const char* operand, std::int64_t found, std::int64_t wanted) {
+    if (found == wanted) return;
+    throw ort::Refusal(std::string(operand) + " must have " + std::to_string(wanted) + " numbers",
+                       "it has " + std::to_string(found));
+  }
+
+  void check_positions(const ort::Axes& axes, int width, std::int64_t weights) const {
+    const std::int64_t bits = residual_ == tt_sparse::kColumns ? 16 * std::int64_t{entries_}
+                              : residual_ == tt_sparse::kBitmap ? weights
+                                                                : 2 * std::int64_t{entries_};
+    expect("positions", axes["I_W"], (bits + 31) / 32);
+    if (residual_ == tt_sparse::kColumns && width > 65536)
+      throw ort::Refusal("columns of 16 bits need K of at most 65536", "it is " + std::to_string(width));
+    if (residual_ == tt_sparse::kGroups && (width % 4 || weights / 4 * kept_ != entries_))
+      throw ort::Refusal("groups need K of a multiple of 4, and entries to be O K / 4 group_kept",
+                         "K is " + std::to_string(width) + ", entries " + std::to_string(entries_));
+  }
+
+  tt_sparse::Numbers<T> numbers(ort::Context& context, ort::Axes& axes, Input which, Input scales, int bits, int block,
+                                std::int64_t count) const {
+    tt_sparse::Numbers<T> found{bits, block, nullptr, nullptr};
+    if (bits == 0) {
+      found.data = input<T>(context, axes, which);
+    } else if (bits == 16) {
+      found.data = input<float16>(context, axes, which);
+    } else {
+      found.data = input<std::int32_t>(context, axes, which);
+      expect(names::kInputNames[static_cast<int>(which)], axes[letters(which)], (count * bits + 31) / 32);
+      found.scales = input<float16>(context, axes, scales);
+      expect(names::kInputNames[static_cast<int>(scales)], axes[letters(scales)], (count + block - 1) / block);
+    }
+    return found;
+  }
+
+  const char* letters(Input which) const {
+    return names::input_axes(which, low_rank_, bias_, residual_, factor_bits_, value_bits_);
+  }
+
   template <class E>
   const E* input(ort::Context& context, ort::Axes& axes, Input which) const {
     const char* operand = names::kInputNames[static_cast<int>(which)];
-    const char* letters = names::input_axes(which, low_rank_, bias_);
-    const int index = names::input_index(which, low_rank_, bias_);
-    const ort::Tensor<const E> tensor = context.input<E>(index, operand, ort::rank_of(letters));
-    axes.bind(operand, letters, tensor.shape);
+    const int index = names::input_index(which, low_rank_, bias_, residual_, factor_bits_, value_bits_);
+    const ort::Tensor<const E> tensor = context.input<E>(index, operand, ort::rank_of(letters(which)));
+    axes.bind(operand, letters(which), tensor.shape);
     return tensor.data;
   }
 
   bool low_rank_, bias_;
+  int out_features_, rank_, entries_, residual_, factor_bits_, value_bits_, factor_block_, value_block_, kept_;
 };
 
 EDGEKIT_ORT_OPERATOR(TTSparseLinear)

@@ -11,67 +11,87 @@ inline constexpr char kDomain[] = "edgekit";
 inline constexpr int kVersion = 1;
 
 enum class Kind { kFloat, kInt, kString };
+enum class Type { kGeneric, kInt64, kInt32, kFloat16 };  // kGeneric: that of the graph
 enum class DType { kFloat32, kFloat16, kBFloat16, kFloat64 };
 inline constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64};
 
 // Every attribute is written on every node.
 struct Attributes {
+  std::int64_t out_features = 0;  // outputs of the layer
+  std::int64_t rank = 0;  // rank of the pair
+  std::int64_t entries = 0;  // entries of the residual
   std::int64_t low_rank = 0;  // 1: there is a pair; 0: the residual alone
   std::int64_t bias = 0;  // 1: there is a bias
-  std::int64_t factor_bits = 0;  // 0: the pair is of the graph's type; others are reserved
-  std::int64_t value_bits = 0;  // 0: the values are of the graph's type; others are reserved
+  std::int64_t residual = 0;  // 0: none; positions by 1: columns, 2: a bitmap, 3: places in groups of 4 inputs
+  std::int64_t factor_bits = 0;  // 0: the pair is of the graph's type; 16: float16; 8 or 4: codes with scales
+  std::int64_t value_bits = 0;  // of the residual's values, as factor_bits
+  std::int64_t factor_block = 64;  // numbers of a or of b to a scale, a multiple of 16
+  std::int64_t value_block = 64;  // values to a scale, a multiple of 16
+  std::int64_t group_kept = 2;  // entries to a group of 4 inputs
   const char* plugin_namespace = "edgekit";  // of the TensorRT plugin
   const char* plugin_version = "1";  // of the TensorRT plugin
 };
 struct AttributeField { const char* name; Kind kind; };
-inline constexpr AttributeField kAttributes[] = {{"low_rank", Kind::kInt}, {"bias", Kind::kInt}, {"factor_bits", Kind::kInt}, {"value_bits", Kind::kInt}, {"plugin_namespace", Kind::kString}, {"plugin_version", Kind::kString}};
-inline constexpr int kAttributeCount = 6;
+inline constexpr AttributeField kAttributes[] = {{"out_features", Kind::kInt}, {"rank", Kind::kInt}, {"entries", Kind::kInt}, {"low_rank", Kind::kInt}, {"bias", Kind::kInt}, {"residual", Kind::kInt}, {"factor_bits", Kind::kInt}, {"value_bits", Kind::kInt}, {"factor_block", Kind::kInt}, {"value_block", Kind::kInt}, {"group_kept", Kind::kInt}, {"plugin_namespace", Kind::kString}, {"plugin_version", Kind::kString}};
+inline constexpr int kAttributeCount = 13;
 // visit(name, value) for each attribute; `A` is Attributes or const Attributes.
 template <class A, class Visit>
 void visit_attributes(A& attributes, Visit&& visit) {
+  visit("out_features", attributes.out_features);
+  visit("rank", attributes.rank);
+  visit("entries", attributes.entries);
   visit("low_rank", attributes.low_rank);
   visit("bias", attributes.bias);
+  visit("residual", attributes.residual);
   visit("factor_bits", attributes.factor_bits);
   visit("value_bits", attributes.value_bits);
+  visit("factor_block", attributes.factor_block);
+  visit("value_block", attributes.value_block);
+  visit("group_kept", attributes.group_kept);
   visit("plugin_namespace", attributes.plugin_namespace);
   visit("plugin_version", attributes.plugin_version);
 }
 
-enum class Input { kX, kA, kB, kColumns, kValues, kBias };
+enum class Input { kX, kA, kAScales, kB, kBScales, kStarts, kPositions, kValues, kValueScales, kBias };
 //   x [B, S, K]: inputs
-//   a [R, K] if low_rank=1: the first half of the train, contracted and transposed
-//   b [R, O] if low_rank=1: the second half of the train, contracted
-//   columns [O, Z/2]: entry 2i of a row is in the column of the low 16 bits of word i, entry 2i + 1 in that of the high 16 bits; the columns of a row are distinct; one beyond K is refused on the CPU, NaN on a GPU
-//   values [O, Z]: of the residual; 0 for an absent entry
+//   a [R, K] if low_rank=1 if factor_bits=0 or [R, K] if low_rank=1 if factor_bits=16 or [A_W] if low_rank=1 if factor_bits=8/4: the first half of the train, contracted and transposed: [R, K]; codes are packed without gaps, row by row, the lowest bits first, from low to high in each word
+//   a_scales [A_S] if low_rank=1 if factor_bits=8/4: of a block of factor_block numbers of a, flattened: a number is scale (code - 2^(bits-1))
+//   b [R, O] if low_rank=1 if factor_bits=0 or [R, O] if low_rank=1 if factor_bits=16 or [B_W] if low_rank=1 if factor_bits=8/4: the second half of the train, contracted: [R, O]; codes as of a
+//   b_scales [B_S] if low_rank=1 if factor_bits=8/4: of b, as of a
+//   starts [O] if residual=1/2: how many entries the rows before each have; entries of a row stand in the order of their columns
+//   positions [I_W] if residual=1/2/3: residual 1: the 16-bit column of each entry, distinct in a row; 2: a bit for each of O K weights, row by row; 3: the 2-bit place of each entry among 4 inputs; the lowest bits first. Columns beyond K and rows with more or fewer bits than entries are refused on the CPU, and make NaN on a GPU
+//   values [E] if residual=1/2/3 if value_bits=0 or [E] if residual=1/2/3 if value_bits=16 or [V_W] if residual=1/2/3 if value_bits=8/4: of the entries, row by row; codes as of a
+//   value_scales [V_S] if residual=1/2/3 if value_bits=8/4: of a block of value_block values, as of a
 //   bias [O] if bias=1: added to each token
-inline constexpr int kInputLimit = 6;
-inline constexpr const char* kInputNames[] = {"x", "a", "b", "columns", "values", "bias"};
-// Whether the element type is the graph's; whether it is int32; the others are int64.
-inline constexpr bool kInputGeneric[] = {true, true, true, false, true, true};
-inline constexpr bool kInputInt32[] = {false, false, false, true, false, false};
-constexpr bool has_input(Input input, [[maybe_unused]] bool low_rank, [[maybe_unused]] bool bias) {
+inline constexpr int kInputLimit = 10;
+inline constexpr const char* kInputNames[] = {"x", "a", "a_scales", "b", "b_scales", "starts", "positions", "values", "value_scales", "bias"};
+constexpr bool has_input(Input input, [[maybe_unused]] bool low_rank, [[maybe_unused]] bool bias, [[maybe_unused]] int residual, [[maybe_unused]] int factor_bits, [[maybe_unused]] int value_bits) {
   switch (input) {
     case Input::kX: return true;
-    case Input::kA: return low_rank;
-    case Input::kB: return low_rank;
-    case Input::kColumns: return true;
-    case Input::kValues: return true;
-    case Input::kBias: return bias;
+    case Input::kA: return (low_rank == 1 && factor_bits == 0) || (low_rank == 1 && factor_bits == 16) || (low_rank == 1 && (factor_bits == 8 || factor_bits == 4));
+    case Input::kAScales: return low_rank == 1 && (factor_bits == 8 || factor_bits == 4);
+    case Input::kB: return (low_rank == 1 && factor_bits == 0) || (low_rank == 1 && factor_bits == 16) || (low_rank == 1 && (factor_bits == 8 || factor_bits == 4));
+    case Input::kBScales: return low_rank == 1 && (factor_bits == 8 || factor_bits == 4);
+    case Input::kStarts: return (residual == 1 || residual == 2);
+    case Input::kPositions: return (residual == 1 || residual == 2 || residual == 3);
+    case Input::kValues: return ((residual == 1 || residual == 2 || residual == 3) && value_bits == 0) || ((residual == 1 || residual == 2 || residual == 3) && value_bits == 16) || ((residual == 1 || residual == 2 || residual == 3) && (value_bits == 8 || value_bits == 4));
+    case Input::kValueScales: return (residual == 1 || residual == 2 || residual == 3) && (value_bits == 8 || value_bits == 4);
+    case Input::kBias: return bias == 1;
   }
   return false;
 }
-constexpr int input_count(bool low_rank, bool bias) {
+constexpr int input_count(bool low_rank, bool bias, int residual, int factor_bits, int value_bits) {
   int count = 0;
   for (int i = 0; i < kInputLimit; ++i)
-    count += has_input(static_cast<Input>(i), low_rank, bias) ? 1 : 0;
+    count += has_input(static_cast<Input>(i), low_rank, bias, residual, factor_bits, value_bits) ? 1 : 0;
   return count;
 }
 // Position among the inputs that exist under these flags; -1 where it does not.
-constexpr int input_index(Input input, bool low_rank, bool bias) {
-  if (!has_input(input, low_rank, bias)) return -1;
+constexpr int input_index(Input input, bool low_rank, bool bias, int residual, int factor_bits, int value_bits) {
+  if (!has_input(input, low_rank, bias, residual, factor_bits, value_bits)) return -1;
   int index = 0;
   for (int i = 0; i < static_cast<int>(input); ++i)
-    index += has_input(static_cast<Input>(i), low_rank, bias) ? 1 : 0;
+    index += has_input(static_cast<Input>(i), low_rank, bias, residual, factor_bits, value_bits) ? 1 : 0;
   return index;
 }
 
@@ -79,49 +99,91 @@ enum class Output { kY };
 //   y [B, S, O]: outputs
 inline constexpr int kOutputLimit = 1;
 inline constexpr const char* kOutputNames[] = {"y"};
-// Whether the element type is the graph's; whether it is int32; the others are int64.
-inline constexpr bool kOutputGeneric[] = {true};
-inline constexpr bool kOutputInt32[] = {false};
-constexpr bool has_output(Output output, [[maybe_unused]] bool low_rank, [[maybe_unused]] bool bias) {
+constexpr bool has_output(Output output, [[maybe_unused]] bool low_rank, [[maybe_unused]] bool bias, [[maybe_unused]] int residual, [[maybe_unused]] int factor_bits, [[maybe_unused]] int value_bits) {
   switch (output) {
     case Output::kY: return true;
   }
   return false;
 }
-constexpr int output_count(bool low_rank, bool bias) {
+constexpr int output_count(bool low_rank, bool bias, int residual, int factor_bits, int value_bits) {
   int count = 0;
   for (int i = 0; i < kOutputLimit; ++i)
-    count += has_output(static_cast<Output>(i), low_rank, bias) ? 1 : 0;
+    count += has_output(static_cast<Output>(i), low_rank, bias, residual, factor_bits, value_bits) ? 1 : 0;
   return count;
 }
 // Position among the outputs that exist under these flags; -1 where it does not.
-constexpr int output_index(Output output, bool low_rank, bool bias) {
-  if (!has_output(output, low_rank, bias)) return -1;
+constexpr int output_index(Output output, bool low_rank, bool bias, int residual, int factor_bits, int value_bits) {
+  if (!has_output(output, low_rank, bias, residual, factor_bits, value_bits)) return -1;
   int index = 0;
   for (int i = 0; i < static_cast<int>(output); ++i)
-    index += has_output(static_cast<Output>(i), low_rank, bias) ? 1 : 0;
+    index += has_output(static_cast<Output>(i), low_rank, bias, residual, factor_bits, value_bits) ? 1 : 0;
   return index;
 }
 
 // Axes by letter, separated by commas; null where the operand does not exist.
-constexpr const char* input_axes(Input input, [[maybe_unused]] bool low_rank, [[maybe_unused]] bool bias) {
+constexpr const char* input_axes(Input input, [[maybe_unused]] bool low_rank, [[maybe_unused]] bool bias, [[maybe_unused]] int residual, [[maybe_unused]] int factor_bits, [[maybe_unused]] int value_bits) {
   switch (input) {
     case Input::kX: return "B,S,K";
-    case Input::kA: return low_rank ? "R,K" : nullptr;
-    case Input::kB: return low_rank ? "R,O" : nullptr;
-    case Input::kColumns: return "O,Z/2";
-    case Input::kValues: return "O,Z";
-    case Input::kBias: return bias ? "O" : nullptr;
+    case Input::kA:
+      if ((low_rank == 1 && factor_bits == 0) || (low_rank == 1 && factor_bits == 16)) return "R,K";
+      if (low_rank == 1 && (factor_bits == 8 || factor_bits == 4)) return "A_W";
+      return nullptr;
+    case Input::kAScales: return low_rank == 1 && (factor_bits == 8 || factor_bits == 4) ? "A_S" : nullptr;
+    case Input::kB:
+      if ((low_rank == 1 && factor_bits == 0) || (low_rank == 1 && factor_bits == 16)) return "R,O";
+      if (low_rank == 1 && (factor_bits == 8 || factor_bits == 4)) return "B_W";
+      return nullptr;
+    case Input::kBScales: return low_rank == 1 && (factor_bits == 8 || factor_bits == 4) ? "B_S" : nullptr;
+    case Input::kStarts: return (residual == 1 || residual == 2) ? "O" : nullptr;
+    case Input::kPositions: return (residual == 1 || residual == 2 || residual == 3) ? "I_W" : nullptr;
+    case Input::kValues:
+      if (((residual == 1 || residual == 2 || residual == 3) && value_bits == 0) || ((residual == 1 || residual == 2 || residual == 3) && value_bits == 16)) return "E";
+      if ((residual == 1 || residual == 2 || residual == 3) && (value_bits == 8 || value_bits == 4)) return "V_W";
+      return nullptr;
+    case Input::kValueScales: return (residual == 1 || residual == 2 || residual == 3) && (value_bits == 8 || value_bits == 4) ? "V_S" : nullptr;
+    case Input::kBias: return bias == 1 ? "O" : nullptr;
   }
   return nullptr;
 }
 
+constexpr Type input_type(Input input, [[maybe_unused]] bool low_rank, [[maybe_unused]] bool bias, [[maybe_unused]] int residual, [[maybe_unused]] int factor_bits, [[maybe_unused]] int value_bits) {
+  switch (input) {
+    case Input::kX: return Type::kGeneric;
+    case Input::kA:
+      if (low_rank == 1 && factor_bits == 16) return Type::kFloat16;
+      if (low_rank == 1 && (factor_bits == 8 || factor_bits == 4)) return Type::kInt32;
+      return Type::kGeneric;
+    case Input::kAScales: return Type::kFloat16;
+    case Input::kB:
+      if (low_rank == 1 && factor_bits == 16) return Type::kFloat16;
+      if (low_rank == 1 && (factor_bits == 8 || factor_bits == 4)) return Type::kInt32;
+      return Type::kGeneric;
+    case Input::kBScales: return Type::kFloat16;
+    case Input::kStarts: return Type::kInt32;
+    case Input::kPositions: return Type::kInt32;
+    case Input::kValues:
+      if ((residual == 1 || residual == 2 || residual == 3) && value_bits == 16) return Type::kFloat16;
+      if ((residual == 1 || residual == 2 || residual == 3) && (value_bits == 8 || value_bits == 4)) return Type::kInt32;
+      return Type::kGeneric;
+    case Input::kValueScales: return Type::kFloat16;
+    case Input::kBias: return Type::kGeneric;
+  }
+  return Type::kGeneric;
+}
+
 // Axes by letter, separated by commas; null where the operand does not exist.
-constexpr const char* output_axes(Output output, [[maybe_unused]] bool low_rank, [[maybe_unused]] bool bias) {
+constexpr const char* output_axes(Output output, [[maybe_unused]] bool low_rank, [[maybe_unused]] bool bias, [[maybe_unused]] int residual, [[maybe_unused]] int factor_bits, [[maybe_unused]] int value_bits) {
   switch (output) {
     case Output::kY: return "B,S,O";
   }
   return nullptr;
+}
+
+constexpr Type output_type(Output output, [[maybe_unused]] bool low_rank, [[maybe_unused]] bool bias, [[maybe_unused]] int residual, [[maybe_unused]] int factor_bits, [[maybe_unused]] int value_bits) {
+  switch (output) {
+    case Output::kY: return Type::kGeneric;
+  }
+  return Type::kGeneric;
 }
 
 // The input that an output continues, as an index into Input; -1 for none.

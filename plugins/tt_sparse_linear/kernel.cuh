@@ -1,8 +1,7 @@
 // edgekit::TTSparseLinear in CUDA: x A^T into the workspace, then outputs. See README.md.
 #pragma once
 
-#include "../common/device.cuh"
-#include "launch.h"
+#include "kernel_numbers.cuh"
 
 namespace edgekit {
 
@@ -10,8 +9,7 @@ constexpr int kWarp = 32;
 constexpr int kLinearWarps = 8, kLinearThreads = kLinearWarps * kWarp;
 constexpr int kLinearTokens = 4;   // tokens of a block
 constexpr int kLinearOutputs = 32;  // outputs of a block
-// Loads that a thread has under way at once: of a row of A (16 bytes each), of B's ranks, of the residual's words.
-constexpr int kRowLoads = 4, kRankLoads = 16, kWordLoads = 4;
+constexpr int kLinearGroup = 4;     // inputs of a group
 
 template <class A>
 __device__ inline A sum_of_32(A value) {
@@ -22,50 +20,26 @@ __device__ inline A sum_of_32(A value) {
 
 // inner [tokens,R] = x A^T, in the type of the sums: one row of A per warp. Grid: (groups of rows, groups of tokens).
 template <class T>
-__global__ void __launch_bounds__(kLinearThreads, 2)
-    tt_project_kernel(const TtSparseLinearParams p, accum_t<T>* inner, bool by_16_bytes, bool aligned) {
+__global__ void __launch_bounds__(kLinearThreads)
+    tt_project_kernel(const TtSparseLinearParams p, accum_t<T>* inner, bool aligned) {
   using A = accum_t<T>;
-  using Unit = Vec<T, kUnit<T>>;
   const int lane = threadIdx.x % kWarp, r = blockIdx.x * kLinearWarps + threadIdx.x / kWarp;
   const int first = blockIdx.y * kLinearTokens;
   if (r >= p.rank) return;  // whole warps
-  const T* row = static_cast<const T*>(p.a) + static_cast<std::size_t>(r) * p.inputs;
   const T* x = static_cast<const T*>(p.x) + static_cast<std::size_t>(first) * p.inputs;
   A sum[kLinearTokens] = {};
-#pragma unroll 1
-  for (int chunk = 0; by_16_bytes && chunk < p.inputs; chunk += kRowLoads * kWarp * kUnit<T>) {
-    Unit left[kRowLoads];
-#pragma unroll
-    for (int j = 0; j < kRowLoads; ++j) {
-      const int k = chunk + (j * kWarp + lane) * kUnit<T>;
-      left[j] = k < p.inputs ? *reinterpret_cast<const Unit*>(row + k) : Unit{};
-    }
+  for (int k = lane * 8; k < p.inputs; k += kWarp * 8) {
+    A left[8], right[4];
+    numbers_at<T>(left, p.a, static_cast<std::size_t>(r) * p.inputs + k, p.inputs - k, aligned);
 #pragma unroll
     for (int m = 0; m < kLinearTokens; ++m) {
       if (first + m >= p.tokens) break;
-      Unit right[kRowLoads];
 #pragma unroll
-      for (int j = 0; j < kRowLoads; ++j) {
-        const int k = chunk + (j * kWarp + lane) * kUnit<T>;
-        const T* from = x + static_cast<std::size_t>(m) * p.inputs + k;
-        right[j] = k < p.inputs ? *reinterpret_cast<const Unit*>(from) : Unit{};
+      for (int half = 0; half < 2; ++half) {
+        load4(right, x + static_cast<std::size_t>(m) * p.inputs, k + half * 4, p.inputs, aligned);
+#pragma unroll
+        for (int c = 0; c < 4; ++c) sum[m] += left[half * 4 + c] * right[c];
       }
-#pragma unroll
-      for (int j = 0; j < kRowLoads; ++j) {
-#pragma unroll
-        for (int c = 0; c < kUnit<T>; ++c) sum[m] += to_accum(left[j].at[c]) * to_accum(right[j].at[c]);
-      }
-    }
-  }
-  for (int k = lane * 4; !by_16_bytes && k < p.inputs; k += kWarp * 4) {
-    A left[4], right[4];
-    load4(left, row, k, p.inputs, aligned);
-#pragma unroll
-    for (int m = 0; m < kLinearTokens; ++m) {
-      if (first + m >= p.tokens) break;
-      load4(right, x + static_cast<std::size_t>(m) * p.inputs, k, p.inputs, aligned);
-#pragma unroll
-      for (int c = 0; c < 4; ++c) sum[m] += left[c] * right[c];
     }
   }
 #pragma unroll
@@ -75,23 +49,91 @@ __global__ void __launch_bounds__(kLinearThreads, 2)
   }
 }
 
-// One entry of the residual for all tokens of the block. A column beyond the inputs makes the output NaN.
+// A row of the residual, for the tokens of a block; each lane of a warp takes entries of its own.
 template <class T>
-__device__ inline void add_entry(accum_t<T> (&sum)[kLinearTokens], const TtSparseLinearParams& p, const T* x,
-                                 int tokens, std::uint32_t column, T value) {
+struct SparseRow {
   using A = accum_t<T>;
-  const bool known = column < static_cast<std::uint32_t>(p.inputs);
-  const A factor = known ? to_accum(value) : static_cast<A>(NAN);
+  const TtSparseLinearParams& p;
+  const T* x;  // of the first token
+  int tokens, lane;
+  A (&sum)[kLinearTokens];
+
+  // One entry; a column beyond the inputs makes the output NaN.
+  __device__ void add(std::uint32_t column, std::int64_t entry) {
+    const bool known = column < static_cast<std::uint32_t>(p.inputs);
+    const A factor = known ? number_at<T>(p.values, entry) : static_cast<A>(NAN);
 #pragma unroll
-  for (int m = 0; m < kLinearTokens; ++m) {
-    if (m < tokens) sum[m] += factor * (known ? to_accum(x[static_cast<std::size_t>(m) * p.inputs + column]) : A(1));
+    for (int m = 0; m < kLinearTokens; ++m) {
+      if (m < tokens) sum[m] += factor * (known ? to_accum(x[static_cast<std::size_t>(m) * p.inputs + column]) : A(1));
+    }
   }
-}
+
+  __device__ void by_columns(std::int64_t start, std::int64_t end) {
+    const std::uint16_t* columns = reinterpret_cast<const std::uint16_t*>(p.positions);
+    for (std::int64_t e = start + lane; e < end; e += kWarp) add(columns[e], e);
+  }
+
+  __device__ void by_group(std::int64_t start, std::int64_t end) {
+    for (std::int64_t e = start + lane; e < end; e += kWarp) {
+      const std::uint32_t place = static_cast<std::uint32_t>(p.positions[e / 16]) >> (e % 16 * 2) & 3u;
+      add(static_cast<std::uint32_t>((e - start) / p.kept) * kLinearGroup + place, e);
+    }
+  }
+
+  // 32 bits of the bitmap per lane; what the lanes before hold tells which values are whose.
+  __device__ void by_bits(int o, std::int64_t start, std::int64_t end) {
+    std::int64_t entry = start;
+    for (int from = 0; from < p.inputs; from += kWarp * 32) {
+      const int column = from + lane * 32;
+      std::uint32_t bits = column < p.inputs ? bits_at(o, column) : 0u;
+      int before = __popc(bits);
+#pragma unroll
+      for (int lanes = 1; lanes < kWarp; lanes <<= 1) {
+        const int other = __shfl_up_sync(0xffffffffu, before, lanes);
+        if (lane >= lanes) before += other;
+      }
+      std::int64_t mine = entry + before - __popc(bits);
+      entry += __shfl_sync(0xffffffffu, before, kWarp - 1);
+      for (; bits && mine < end; bits &= bits - 1, ++mine) add(column + __ffs(static_cast<int>(bits)) - 1, mine);
+    }
+    if (entry != end && lane == 0) unknown();
+  }
+
+  __device__ std::uint32_t bits_at(int o, int column) const {
+    const std::size_t all = static_cast<std::size_t>(p.outputs) * p.inputs;
+    const std::size_t at = static_cast<std::size_t>(o) * p.inputs + column, word = at / 32, shift = at % 32;
+    const std::uint32_t* words = reinterpret_cast<const std::uint32_t*>(p.positions);
+    std::uint32_t bits = words[word] >> shift;
+    if (shift != 0 && (word + 1) * 32 < all) bits |= words[word + 1] << (32 - shift);
+    const int rest = p.inputs - column;
+    return rest < 32 ? bits & ((1u << rest) - 1u) : bits;
+  }
+
+  __device__ void unknown() {
+#pragma unroll
+    for (int m = 0; m < kLinearTokens; ++m) sum[m] = static_cast<A>(NAN);
+  }
+
+  // Row o; one that does not start and end among the entries makes its outputs NaN.
+  __device__ void run(int o) {
+    if (p.residual == TtResidual::groups) {
+      const std::int64_t each = static_cast<std::int64_t>(p.inputs / kLinearGroup) * p.kept;
+      return by_group(o * each, (o + 1) * each);
+    }
+    const std::int64_t start = p.starts[o], end = o + 1 < p.outputs ? p.starts[o + 1] : p.entries;
+    if (start < 0 || end < start || end > p.entries) return unknown();
+    if (p.residual == TtResidual::columns) {
+      by_columns(start, end);
+    } else {
+      by_bits(o, start, end);
+    }
+  }
+};
 
 // y = inner B + x S^T + bias. Warps share the ranks, each lane with an output of its own; then they share the rows of
 // the residual, each lane with entries of its own. Grid: (groups of outputs, groups of tokens).
 template <class T>
-__global__ void __launch_bounds__(kLinearThreads, 2)
+__global__ void __launch_bounds__(kLinearThreads, 4)
     tt_sparse_kernel(const TtSparseLinearParams p, const accum_t<T>* inner) {
   using A = accum_t<T>;
   EDGEKIT_SHARED_MEMORY(memory);
@@ -104,23 +146,11 @@ __global__ void __launch_bounds__(kLinearThreads, 2)
 
   A sum[kLinearTokens] = {};
   if (from + lane < p.outputs) {
-    const T* b = static_cast<const T*>(p.b) + from + lane;
-#pragma unroll 1
-    for (int start = warp; start < p.rank; start += kLinearWarps * kRankLoads) {
-      T value[kRankLoads];
-#pragma unroll
-      for (int j = 0; j < kRankLoads; ++j) {
-        const int r = start + j * kLinearWarps;
-        value[j] = r < p.rank ? b[static_cast<std::size_t>(r) * p.outputs] : T{};
-      }
+    for (int r = warp; r < p.rank; r += kLinearWarps) {
+      const A value = number_at<T>(p.b, static_cast<std::size_t>(r) * p.outputs + from + lane);
 #pragma unroll
       for (int m = 0; m < kLinearTokens; ++m) {
-        if (m >= tokens) break;
-#pragma unroll
-        for (int j = 0; j < kRankLoads; ++j) {
-          const int r = start + j * kLinearWarps;
-          if (r < p.rank) sum[m] += to_accum(value[j]) * inner[static_cast<std::size_t>(first + m) * p.rank + r];
-        }
+        if (m < tokens) sum[m] += value * inner[static_cast<std::size_t>(first + m) * p.rank + r];
       }
     }
   }
@@ -128,27 +158,8 @@ __global__ void __launch_bounds__(kLinearThreads, 2)
   for (int m = 0; m < kLinearTokens; ++m) parts[(warp * kLinearTokens + m) * kLinearOutputs + lane] = sum[m];
 
   for (int o = warp; o < kLinearOutputs && from + o < p.outputs; o += kLinearWarps) {  // the same for a whole warp
-    const int words = p.entries / 2;
-    const std::int32_t* columns = p.columns + static_cast<std::size_t>(from + o) * words;
-    const Vec<T, 2>* values = static_cast<const Vec<T, 2>*>(p.values) + static_cast<std::size_t>(from + o) * words;
     A found[kLinearTokens] = {};
-#pragma unroll 1
-    for (int start = lane; start < words; start += kWordLoads * kWarp) {
-      std::uint32_t word[kWordLoads];
-      Vec<T, 2> two[kWordLoads];
-#pragma unroll
-      for (int j = 0; j < kWordLoads; ++j) {
-        const int z = start + j * kWarp;
-        word[j] = z < words ? static_cast<std::uint32_t>(columns[z]) : 0u;
-        two[j] = z < words ? values[z] : Vec<T, 2>{};
-      }
-#pragma unroll
-      for (int j = 0; j < kWordLoads; ++j) {
-        if (start + j * kWarp >= words) break;
-        add_entry(found, p, x, tokens, word[j] & 0xffffu, two[j].at[0]);
-        add_entry(found, p, x, tokens, word[j] >> 16, two[j].at[1]);
-      }
-    }
+    if (p.residual != TtResidual::nothing) SparseRow<T>{p, x, tokens, lane, found}.run(from + o);
 #pragma unroll
     for (int m = 0; m < kLinearTokens; ++m) {
       const A total = sum_of_32(found[m]);
@@ -172,11 +183,10 @@ cudaError_t launch_linear(const TtSparseLinearParams& p, void* workspace, cudaSt
   const auto groups = [](int all, int of) { return static_cast<unsigned>(ceil_div(all, of)); };
   A* inner = static_cast<A*>(workspace);
   if (p.rank > 0) {
-    const auto start = reinterpret_cast<std::uintptr_t>(p.a) | reinterpret_cast<std::uintptr_t>(p.x);
-    const bool aligned = p.inputs % 4 == 0 && start % sizeof(Vec<T, 4>) == 0;
-    const bool by_16_bytes = p.inputs % kUnit<T> == 0 && start % 16 == 0;
+    const auto start = reinterpret_cast<std::uintptr_t>(p.a.data) | reinterpret_cast<std::uintptr_t>(p.x);
+    const bool aligned = p.inputs % 8 == 0 && start % 16 == 0;
     const dim3 blocks(groups(p.rank, kLinearWarps), groups(p.tokens, kLinearTokens));
-    EDGEKIT_LAUNCH((tt_project_kernel<T>), blocks, kLinearThreads, 0, stream, p, inner, by_16_bytes, aligned);
+    EDGEKIT_LAUNCH((tt_project_kernel<T>), blocks, kLinearThreads, 0, stream, p, inner, aligned);
   }
   const std::size_t shared = (kLinearWarps + 1) * kLinearTokens * kLinearOutputs * sizeof(A);
   const dim3 blocks(groups(p.outputs, kLinearOutputs), groups(p.tokens, kLinearTokens));

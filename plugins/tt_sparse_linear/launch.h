@@ -14,20 +14,32 @@
 
 namespace edgekit {
 
-// Dense, row-major, on the device, of one element type.
+// Stored numbers: a number of codes is scale (code - 2^(bits-1)).
+struct TtNumbers {
+  int bits = 0;    // 0: of the element type; 16: float16; 8, 4: codes in words
+  int block = 64;  // numbers to a scale, a multiple of 16
+  const void* data = nullptr;
+  const float16* scales = nullptr;
+};
+
+// Where the entries of the residual stand.
+enum class TtResidual { nothing = 0, columns = 1, bitmap = 2, groups = 3 };
+
+// Dense, row-major, on the device, of one element type but for the stored numbers.
 struct TtSparseLinearParams {
   int tokens = 0;   // B * S
   int inputs = 0;   // K
   int outputs = 0;  // O
   int rank = 0;     // R; 0: the residual alone
-  int entries = 0;  // Z, even
-  const void* x = nullptr;     // [tokens,K]
-  const void* a = nullptr;     // [R,K]; null for the residual alone
-  const void* b = nullptr;     // [R,O]; null for the residual alone
-  const std::int32_t* columns = nullptr;  // [O,Z/2]
-  const void* values = nullptr;  // [O,Z]
-  const void* bias = nullptr;    // [O] or null
-  void* y = nullptr;             // [tokens,O]
+  int entries = 0;  // E; 0: the pair alone
+  TtResidual residual = TtResidual::nothing;
+  int kept = 2;              // of each group of 4 inputs
+  TtNumbers a, b, values;    // [R,K], [R,O], [E]
+  const void* x = nullptr;   // [tokens,K]
+  const std::int32_t* starts = nullptr;     // [O]; null for groups
+  const std::int32_t* positions = nullptr;  // words
+  const void* bias = nullptr;  // [O] or null
+  void* y = nullptr;           // [tokens,O]
 };
 
 // Why these sizes cannot be run, or nullptr.

@@ -17,29 +17,69 @@ struct TtSparseLinear {
   static std::vector<Operand> inputs(const Attributes& a) {
     std::vector<Operand> found;
     for (int i = 0; i < kInputLimit; ++i) {
-      const char* axes = input_axes(Input{i}, a.low_rank, a.bias);
-      if (axes) found.push_back({kInputNames[i], axes, !kInputGeneric[i] && !kInputInt32[i], -1, kInputInt32[i]});
+      const char* axes = input_axes(Input{i}, a.low_rank, a.bias, residual(a), factor_bits(a), value_bits(a));
+      if (!axes) continue;
+      const auto type = input_type(Input{i}, a.low_rank, a.bias, residual(a), factor_bits(a), value_bits(a));
+      found.push_back({kInputNames[i], axes, static_cast<edgekit::trt::Type>(type)});
     }
     return found;
   }
 
-  static std::vector<Operand> outputs(const Attributes& a) {
-    return {{kOutputNames[0], output_axes(Output::kY, a.low_rank, a.bias)}};
-  }
+  static std::vector<Operand> outputs(const Attributes&) { return {{kOutputNames[0], "B,S,O"}}; }
+
+  static Stated stated(const Attributes& a) { return {{"O", a.out_features}, {"R", a.rank}, {"E", a.entries}}; }
 
   static std::string problem(const Attributes& a) {
-    for (const auto& [name, value] : {std::pair{"low_rank", a.low_rank}, {"bias", a.bias}}) {
-      if (value != 0 && value != 1) return std::string(name) + " is " + std::to_string(value) + ", not 0 or 1";
+    std::string found;
+    const auto one_of = [&found](const char* name, std::int64_t value, std::initializer_list<int> values) {
+      std::string all;
+      for (int each : values) {
+        if (value == each) return;
+        all += (all.empty() ? "" : ", ") + std::to_string(each);
+      }
+      if (found.empty()) found = std::string(name) + " is " + std::to_string(value) + ", not one of " + all;
+    };
+    one_of("low_rank", a.low_rank, {0, 1});
+    one_of("bias", a.bias, {0, 1});
+    one_of("residual", a.residual, {0, 1, 2, 3});
+    one_of("factor_bits", a.factor_bits, {0, 16, 8, 4});
+    one_of("value_bits", a.value_bits, {0, 16, 8, 4});
+    one_of("group_kept", a.group_kept, {1, 2, 3, 4});
+    for (const auto& [name, value] : {std::pair{"factor_block", a.factor_block}, {"value_block", a.value_block}}) {
+      if (found.empty() && (value < 16 || value % 16 != 0 || value > kMost))
+        found = std::string(name) + " is " + std::to_string(value) + ", not a multiple of 16";
     }
-    for (const auto& [name, value] : {std::pair{"factor_bits", a.factor_bits}, {"value_bits", a.value_bits}}) {
-      if (value != 0) return std::string(name) + " is " + std::to_string(value) + ", not 0";
-    }
-    return "";
+    if (found.empty() && (a.out_features < 1 || a.out_features > kMost || a.rank > kMost || a.entries > kMost))
+      found = "out_features, rank and entries are beyond 1 to 2^31 - 1";
+    if (found.empty() && ((a.low_rank != 0) != (a.rank > 0) || (a.residual != 0) != (a.entries > 0)))
+      found = "rank or entries contradict low_rank or residual";
+    return found;
   }
 
-  static std::string problem(const Attributes&, const Sizes& sizes) {
-    if (sizes.of("K") <= 65536) return "";
-    return "columns of 16 bits reach 65536 inputs, x has " + std::to_string(sizes.of("K"));
+  static std::string problem(const Attributes& a, const Sizes& sizes) {
+    const std::int64_t inputs = sizes.of("K");
+    if (inputs < 0) return "";
+    if (a.residual == 1 && inputs > 65536)
+      return "columns of 16 bits reach 65536 inputs, x has " + std::to_string(inputs);
+    const std::int64_t bits = a.residual == 1 ? 16 * a.entries : a.residual == 2 ? a.out_features * inputs : 2 * a.entries;
+    const auto words = [](std::int64_t count, std::int64_t width) { return (count * width + 31) / 32; };
+    const auto scales = [](std::int64_t count, std::int64_t block) { return (count + block - 1) / block; };
+    const struct {
+      const char *letter, *name;
+      std::int64_t wanted;
+    } all[] = {{"I_W", "positions", words(bits, 1)},
+               {"A_W", "a", words(a.rank * inputs, a.factor_bits)},
+               {"A_S", "a_scales", scales(a.rank * inputs, a.factor_block)},
+               {"B_W", "b", words(a.rank * a.out_features, a.factor_bits)},
+               {"B_S", "b_scales", scales(a.rank * a.out_features, a.factor_block)},
+               {"V_W", "values", words(a.entries, a.value_bits)},
+               {"V_S", "value_scales", scales(a.entries, a.value_block)}};
+    for (const auto& each : all) {
+      const std::int64_t found = sizes.of(each.letter);
+      if (found >= 0 && found != each.wanted)
+        return std::string(each.name) + " has " + std::to_string(found) + " numbers, not " + std::to_string(each.wanted);
+    }
+    return "";
   }
 
   static std::string limit(const Attributes& a, const Call& call) {
@@ -66,24 +106,38 @@ struct TtSparseLinear {
     return call.type == nvinfer1::DataType::kHALF ? Element::float16 : Element::bfloat16;
   }
 
+  static constexpr std::int64_t kMost = 0x7fffffff;
+  static int residual(const Attributes& a) { return static_cast<int>(a.residual); }
+  static int factor_bits(const Attributes& a) { return static_cast<int>(a.factor_bits); }
+  static int value_bits(const Attributes& a) { return static_cast<int>(a.value_bits); }
+
   static TtSparseLinearParams parameters(const Attributes& a, const Call& call) {
     // Position on the node, -1 where the operand does not exist.
-    const auto at = [&a](Input input) { return input_index(input, a.low_rank, a.bias); };
-    const auto size = [&](Input input, int axis) { return call.input_size(at(input), axis); };
+    const auto at = [&a](Input input) {
+      return input_index(input, a.low_rank, a.bias, residual(a), factor_bits(a), value_bits(a));
+    };
     TtSparseLinearParams p;
-    p.tokens = size(Input::kX, 0) * size(Input::kX, 1);
-    p.inputs = size(Input::kX, 2);
-    p.outputs = size(Input::kValues, 0);
-    p.rank = a.low_rank ? size(Input::kA, 0) : 0;
-    p.entries = size(Input::kValues, 1);
+    p.tokens = call.input_size(0, 0) * call.input_size(0, 1);
+    p.inputs = call.input_size(0, 2);
+    p.outputs = static_cast<int>(a.out_features);
+    p.rank = static_cast<int>(a.rank);
+    p.entries = static_cast<int>(a.entries);
+    p.residual = static_cast<TtResidual>(a.residual);
+    p.kept = static_cast<int>(a.group_kept);
+    p.a.bits = p.b.bits = factor_bits(a);
+    p.a.block = p.b.block = static_cast<int>(a.factor_block);
+    p.values.bits = value_bits(a);
+    p.values.block = static_cast<int>(a.value_block);
     if (!call.inputs) return p;
 
     const auto in = [&](Input input) { return at(input) < 0 ? nullptr : call.inputs[at(input)]; };
+    const auto scales = [&](Input input) { return static_cast<const float16*>(in(input)); };
     p.x = in(Input::kX);
-    p.a = in(Input::kA);
-    p.b = in(Input::kB);
-    p.columns = static_cast<const std::int32_t*>(in(Input::kColumns));
-    p.values = in(Input::kValues);
+    p.a.data = in(Input::kA), p.a.scales = scales(Input::kAScales);
+    p.b.data = in(Input::kB), p.b.scales = scales(Input::kBScales);
+    p.values.data = in(Input::kValues), p.values.scales = scales(Input::kValueScales);
+    p.starts = static_cast<const std::int32_t*>(in(Input::kStarts));
+    p.positions = static_cast<const std::int32_t*>(in(Input::kPositions));
     p.bias = in(Input::kBias);
     p.y = call.outputs[0];
     return p;

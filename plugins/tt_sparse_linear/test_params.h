@@ -10,11 +10,21 @@ namespace edgekit {
 
 inline TtSparseLinearParams params_of(const std::int64_t* sizes, void* const* tensors) {
   TtSparseLinearParams p;
-  int i = 0;
-  for (int* size : {&p.tokens, &p.inputs, &p.outputs, &p.rank, &p.entries}) *size = static_cast<int>(sizes[i++]);
+  int i = 0, residual = 0;
+  int* const integers[] = {&p.tokens,        &p.inputs,       &p.outputs,   &p.rank,        &p.entries,  &residual,
+                           &p.kept,          &p.a.bits,       &p.a.block,   &p.values.bits, &p.values.block};
+  for (int* size : integers) *size = static_cast<int>(sizes[i++]);
+  p.residual = static_cast<TtResidual>(residual);
+  p.b.bits = p.a.bits, p.b.block = p.a.block;
   i = 0;
-  for (const void** tensor : {&p.x, &p.a, &p.b, &p.values, &p.bias}) *tensor = tensors[i++];
-  p.columns = static_cast<const std::int32_t*>(tensors[i++]);
+  p.x = tensors[i++];
+  for (TtNumbers* numbers : {&p.a, &p.b, &p.values}) {
+    numbers->data = tensors[i++];
+    numbers->scales = static_cast<const float16*>(tensors[i++]);
+  }
+  p.starts = static_cast<const std::int32_t*>(tensors[i++]);
+  p.positions = static_cast<const std::int32_t*>(tensors[i++]);
+  p.bias = tensors[i++];
   p.y = tensors[i];
   return p;
 }

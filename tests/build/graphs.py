@@ -20,7 +20,7 @@ ELEMENTS = {
 }
 #: Sizes with no common factors, so that axes that are mixed up show.
 SIZES = {"H": 3, "D": 10, "E": 7, "R_Q": 5, "R_K": 2, "R_V": 1, "L": 64, "F": 5, "R": 2, "W": 11, "D/2": 5}
-SIZES |= {"K": 26, "O": 9, "Z": 6, "Z/2": 3}
+SIZES |= {"K": 28, "O": 9}
 CAPACITY = 48
 DYNAMIC = {
     "B": contract.AXIS_BATCH,
@@ -32,8 +32,23 @@ FACTORED = {"factored_query": 1, "contextual_key": 1, "contextual_value": 1}
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "TPAAttention": {"scale": 0.25, "value_scale": 0.5, **FACTORED},
     "TPAAppend": {},
-    "TTSparseLinear": {"low_rank": 1, "bias": 1},
+    "TTSparseLinear": {"low_rank": 1, "bias": 1, "residual": 1, "out_features": SIZES["O"], "rank": SIZES["R"]},
 }
+
+
+def tt_sizes(values: dict[str, Any], inputs: int) -> dict[str, int]:
+    """Sizes of the operands of a TTSparseLinear by their letters."""
+
+    def packed(count: int, bits: str, block: str) -> tuple[int, int]:
+        return -(-count * values[bits] // 32), -(-count // values[block])
+
+    rank, outputs, entries = values["rank"], values["out_features"], values["entries"]
+    found = {"O": outputs, "R": rank, "E": entries, "K": inputs}
+    found["A_W"], found["A_S"] = packed(rank * inputs, "factor_bits", "factor_block")
+    found["B_W"], found["B_S"] = packed(rank * outputs, "factor_bits", "factor_block")
+    found["V_W"], found["V_S"] = packed(entries, "value_bits", "value_block")
+    bits = {1: 16 * entries, 2: outputs * inputs, 3: 2 * entries}.get(values["residual"], 0)
+    return found | {"I_W": -(-bits // 32)}
 
 
 def one_operator(
@@ -59,13 +74,21 @@ def one_operator(
     spec = operator(name)
     placed = {"in_place": int(in_place)} if any(output.past for output in spec.outputs) else {}
     values = spec.complete(ATTRIBUTES[name] | placed | (attributes or {}))
+    if name == "TTSparseLinear":
+        values["rank"] *= values["low_rank"]
+        values["entries"] = (0, 13, 13, SIZES["O"] * SIZES["K"] // 2)[values["residual"]]
+        values |= {key: value for key, value in (attributes or {}).items() if key in ("rank", "entries")}
+        sizes = tt_sizes(values, SIZES["K"]) | (sizes or {})
     length = SIZES | DYNAMIC | ({"P": CAPACITY} if in_place else {}) | (sizes or {})
 
     def value_info(operand: Any, dims: tuple[Any, ...] | None) -> onnx.ValueInfoProto:
-        element = (dtypes or {}).get(operand.name, dtype if operand.dtype == GENERIC else operand.dtype)
+        own = operand.dtype_under(flags)
+        element = (dtypes or {}).get(operand.name, dtype if own == GENERIC else own)
         return helper.make_tensor_value_info(operand.name, ELEMENTS[element], dims)
 
-    flags = {key: value if value in (0, 1) else 1 for key, value in values.items()}
+    # A node whose attributes are not to be had has the operands of one whose are.
+    choices = {a.name: a.choices for a in spec.attributes if a.variant}
+    flags = {k: v if v in choices.get(k, (v,)) else choices[k][-1] for k, v in values.items()}
     inputs = [value_info(o, tuple(length[d] for d in o.form(flags).dims)) for o in spec.active_inputs(flags)]
     outputs = [value_info(o, None) for o in spec.active_outputs(flags)]
     written = {key: value for key, value in values.items() if key != leave_out}

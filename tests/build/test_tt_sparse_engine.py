@@ -6,14 +6,28 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.contract import FORM_JETPACK6, FORM_TENSORRT
+from edgekit.export.write import MODEL_FILE, write_model
 from tests.build.conftest import Build
 from tests.build.graphs import SIZES, one_operator
+from tests.rewrite.test_tt_sparse_rules import NAMES, graph_of, rewritten
+
+VARIANTS = [
+    {},
+    {"low_rank": 0, "value_bits": 4},
+    {"bias": 0, "residual": 2, "factor_bits": 16, "value_bits": 16},
+    {"residual": 3, "factor_bits": 8, "value_bits": 8},
+    {"low_rank": 0, "bias": 0, "residual": 2, "value_bits": 8, "value_block": 16},
+    {"residual": 0, "factor_bits": 4},
+]
 
 
-@pytest.mark.parametrize("flags", [{}, {"low_rank": 0}, {"bias": 0}, {"low_rank": 0, "bias": 0}], ids=str)
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_compressed_layer_is_one_plugin_layer(build: Build, library: Path, dtype: str, flags: dict[str, int]) -> None:
-    model = one_operator("TTSparseLinear", dtype, attributes=flags)
+def test_a_compressed_layer_is_one_plugin_layer(
+    build: Build, library: Path, dtype: str, variant: dict[str, int]
+) -> None:
+    model = one_operator("TTSparseLinear", dtype, attributes=variant)
     built = build(model, [library], expected={"TTSparseLinear": 1})
     assert built.get("layers") == {"PLUGIN_V3": 1}, built
     assert [(o["name"], o["dtype"], o["shape"]) for o in built["outputs"]] == [("y", dtype, [-1, -1, SIZES["O"]])]
@@ -22,12 +36,15 @@ def test_a_compressed_layer_is_one_plugin_layer(build: Build, library: Path, dty
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"attributes": {"low_rank": 2}}, "low_rank is 2, not 0 or 1"),
-        ({"attributes": {"factor_bits": 4}}, "factor_bits is 4, not 0"),
-        ({"attributes": {"value_bits": 8}}, "value_bits is 8, not 0"),
-        ({"dtypes": {"columns": "int64"}}, "columns is of TensorRT type 8"),
+        ({"attributes": {"low_rank": 2}}, "low_rank is 2, not one of 0, 1"),
+        ({"attributes": {"factor_bits": 3}}, "factor_bits is 3, not one of 0, 16, 8, 4"),
+        ({"attributes": {"value_block": 24, "value_bits": 8}}, "value_block is 24, not a multiple of 16"),
+        ({"attributes": {"rank": 0}}, "rank or entries contradict low_rank or residual"),
+        ({"dtypes": {"positions": "int64"}}, "positions is of TensorRT type 8"),
         ({"dtypes": {"b": "float32"}}, "b is of TensorRT type 0"),
-        ({"sizes": {"Z/2": 4}}, "values is [9,6] for [O,Z], but by columns Z is 8"),
+        ({"attributes": {"factor_bits": 4}, "sizes": {"A_S": 7}}, "a_scales has 7 numbers, not 1"),
+        ({"sizes": {"I_W": 9}}, "positions has 9 numbers, not 7"),
+        ({"sizes": {"E": 14}}, "values is [14] for [E], but by its attribute E is 13"),
         ({"sizes": {"K": 70000}}, "columns of 16 bits reach 65536 inputs, x has 70000"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -40,8 +57,34 @@ def test_a_refused_compressed_layer_says_what_is_wrong(
     assert "edgekit::TTSparseLinear" in refused["stderr"]
 
 
-def test_the_body_of_a_compressed_layer_builds(build: Build) -> None:
-    built = build(one_operator("TTSparseLinear", "float16"))
+@pytest.mark.parametrize(
+    ("variant", "products"),
+    [({"residual": 2, "value_bits": 8}, 3), ({"residual": 3, "factor_bits": 4}, 3), ({"residual": 0}, 2)],
+    ids=str,
+)
+def test_the_body_of_a_compressed_layer_builds(build: Build, variant: dict[str, int], products: int) -> None:
+    built = build(one_operator("TTSparseLinear", "float16", attributes=variant))
     assert "PLUGIN_V3" not in built["layers"], built
-    assert built["layers"]["SCATTER"] == 1
-    assert built["layers"]["MATRIX_MULTIPLY"] == 3
+    assert built["layers"]["MATRIX_MULTIPLY"] == products
+
+
+def test_the_body_of_positions_by_column_needs_the_plugin(build: Build) -> None:
+    refused = build(one_operator("TTSparseLinear", "float16"))
+    assert "Unsupported reduction type" in refused["fact"]
+
+
+@pytest.mark.parametrize("form", [FORM_TENSORRT, FORM_JETPACK6])
+def test_layers_of_a_rewritten_graph(build: Build, library: Path, tmp_path: Path, form: str) -> None:
+    """Pairs and 2:4 are plain products, the latter free to be sparse; the other variants are one plugin each."""
+    graph = graph_of(NAMES, "float16")
+    rewritten(graph, form, "float16")
+    write_model(graph, tmp_path)
+    axes = {f"{axis}{i}": (1, 2, 4) for i in range(len(NAMES)) for axis in ("batch", "sequence")}
+    built = build(tmp_path / MODEL_FILE, [library], expected={"TTSparseLinear": 4}, axes=axes)
+    assert built.get("layers", built)["PLUGIN_V3"] == 4
+    assert built["layers"]["MATRIX_MULTIPLY"] == 3 * 2 + 1
+    assert built["sparse_weights"] == 1
+
+
+def test_other_engines_have_no_sparse_weights(build: Build) -> None:
+    assert build(one_operator("TTSparseLinear", "float16", attributes={"residual": 0}))["sparse_weights"] == 0

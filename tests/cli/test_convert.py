@@ -136,7 +136,7 @@ def test_what_is_converted_already_is_refused(source: Path, tmp_path: Path) -> N
     assert "exists" in refusal("convert", source, "-o", tmp_path / "out", "--structure", "exact")
     assert edgekit("convert", source, "-o", tmp_path / "out", "--structure", "exact", "--overwrite").exit_code == 0
     (tmp_path / "mine").mkdir()
-    assert "no converted model" in refusal(
+    assert "holds no conversion.json" in refusal(
         "convert", source, "-o", tmp_path / "mine", "--structure", "exact", "--overwrite"
     )
 

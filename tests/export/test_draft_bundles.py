@@ -71,7 +71,8 @@ def test_the_entry_names_every_file(drafting: Bundle, heads: Path) -> None:
     assert set(draft.files) <= {entry.name for entry in bundle.manifest.files}
     assert (draft.tokens, draft.rank, draft.components) == (3, 4, 2)
     assert (draft.feature_layers, draft.features, draft.vocabulary_size) == ((1, 2), 128, 90)
-    assert draft.acceptance is None
+    assert draft.acceptance == {}
+    assert draft.window == 7
     origin = bundle.manifest.raw["provenance"]["draft"]
     assert (origin["path"], origin["location"], origin["of_checkpoint"]) == (heads.name, str(heads), None)
     features = next(v for v in bundle.manifest.graph.outputs if v["name"] == contract.DRAFT_FEATURES)
@@ -83,16 +84,19 @@ def test_a_fingerprint_has_both_graphs(plain: Bundle, drafting: Bundle) -> None:
     found = json.loads(json.dumps(fingerprint_of(drafting)))["draft"]
     assert found["rules"]["quantize_linear"] == {"fired": 12, "refused": 1}
     assert found["inputs"] == {
-        "draft_features float [batch_size, 128]": 1,
-        "draft_token int64 [batch_size]": 1,
+        "draft_features float [batch_size, new_positions, 128]": 1,
+        "draft_token int64 [batch_size, new_positions]": 1,
         "draft_noise float [batch_size, 4]": 1,
+        "draft_past float [batch_size, 7, 129]": 1,
     }
     assert found["outputs"] == {
         "draft_log_weights float [batch_size, 2]": 1,
         "draft_probabilities float [batch_size, 3, 2, 90]": 1,
+        "draft_present float [batch_size, 7, 129]": 1,
     }
 
 
-def test_components_without_heads_are_refused() -> None:
-    with pytest.raises(ExportError, match="components are of draft heads"):
-        ExportOptions(dtype="fp32", draft_components=2)
+@pytest.mark.parametrize("option", ["draft_components", "draft_tokens"])
+def test_what_is_of_heads_is_refused_without_any(option: str) -> None:
+    with pytest.raises(ExportError, match="components and drafted tokens are of draft heads"):
+        ExportOptions(dtype="fp32", **{option: 2})

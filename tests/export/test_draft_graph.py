@@ -112,8 +112,22 @@ def test_what_is_kept_of_earlier_positions_is_what_a_whole_text_shows(
     assert np.abs(drafted.expected()[1] - found[1]).max() > 1e-3
 
 
+def test_of_fewer_tokens_it_says_the_same(checkpoints: Callable[[str], Checkpoint], tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    (tmp_path / "two").mkdir()
+    whole = Drafted(checkpoints("llama"), tmp_path / "all", "ort", "fp32", 2)
+    fewer = Drafted(checkpoints("llama"), tmp_path / "two", "ort", "fp32", 2, draft_tokens=2)
+    assert fewer.entry["tokens"] == 2
+    (weights, said), (other, shorter) = whole.run(), fewer.run()
+    np.testing.assert_allclose(other, weights, atol=1e-6)
+    np.testing.assert_allclose(shorter, said[:, :2], atol=1e-6)
+    with pytest.raises(ExportError, match="of one or more of the tokens") as caught:
+        Drafted(checkpoints("llama"), tmp_path / "two", "ort", "fp32", 2, draft_tokens=4)
+    assert "has 3" in caught.value.fact
+
+
 #: Mean and largest total variation from the heads in float32, of weights without any redundancy.
-TOLERANCES = {"fp16": (0.001, 0.003), "int8": (0.015, 0.03), "int4": (0.12, 0.4)}
+TOLERANCES = {"fp16": (0.001, 0.003), "int8": (0.015, 0.03), "int4": (0.13, 0.4)}
 
 
 #: TensorRT 10.3 has no int4, and a decoder for it is refused.

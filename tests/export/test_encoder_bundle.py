@@ -48,7 +48,8 @@ def test_the_manifest_of_an_encoder(checkpoints: dict[str, Path], tmp_path: Path
     assert not bundle.has("generation_config.json")
     recorded = {entry["name"] for entry in manifest.raw["provenance"]["checkpoint"]["files"]}
     assert {"modules.json", "1_Pooling/config.json", "sentence_bert_config.json"} <= recorded
-    assert set(manifest.raw["rules"]) == {"fold_weight_transpose", "quantize_linear", "quantize_embedding"}
+    rules = {"fold_weight_transpose", "quantize_linear", "quantize_embedding", "attach_functions"}
+    assert set(manifest.raw["rules"]) == rules
     assert manifest.raw["rules"]["fold_weight_transpose"]["fired"] == 6 * 2
 
 

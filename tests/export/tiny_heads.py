@@ -109,12 +109,21 @@ def torch_draft(
 class Drafted:
     """A written draft graph and its entry, and inputs for it."""
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path, form: str, dtype: str, components: int, **sizes: Any):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        folder: Path,
+        form: str,
+        dtype: str,
+        components: int,
+        draft_tokens: int | None = None,
+        **sizes: Any,
+    ) -> None:
         self.checkpoint, self.folder = checkpoint, folder
         path = written_heads(folder / "heads.safetensors", checkpoint, **sizes)
         self.found: DraftFile = read_heads(path)
         model = model_on_meta(checkpoint.config)
-        heads = heads_for(checkpoint, model, path, components)
+        heads = heads_for(checkpoint, model, path, components, draft_tokens)
         options = ExportOptions(dtype=dtype, form=form)
         self.entry = write_draft(heads, checkpoint, model, options, folder, SilentProgress())
         rng, config = np.random.default_rng(1), self.found.heads.config

@@ -31,7 +31,7 @@ CHOSEN = {
         "frequencies-dropped",
     ),
     "TPAAppend": ("verify-131-width-one", "in-place-decode-65-of-131", "prefill-70"),
-    "TTSparseLinear": ("decode-67-to-131", "prefill-19", "residual-alone-with-bias", "all-16-bits-of-a-column"),
+    "TTSparseLinear": ("decode-67-to-131", "prefill-19", "residual-alone-with-bias", "groups-2-of-4", "bitmap-decode"),
 }
 
 

@@ -164,7 +164,8 @@ def kernels() -> device_library.Kernels:
     return device_library.Kernels("90")
 
 
-LINEAR = {"tokens": 1, "inputs": 64, "outputs": 32, "rank": 4, "entries": 4}
+LINEAR = {"tokens": 1, "inputs": 64, "outputs": 32, "rank": 4, "entries": 4, "residual": 1, "group_kept": 2}
+LINEAR |= {"factor_bits": 4, "factor_block": 64, "value_bits": 8, "value_block": 64}
 
 
 def test_a_launch_without_a_gpu_returns_an_error(kernels: device_library.Kernels) -> None:
@@ -178,7 +179,7 @@ def test_a_launch_without_a_gpu_returns_an_error(kernels: device_library.Kernels
     ("sizes", "dtype", "said"),
     [
         (LINEAR, "float16", None),
-        (LINEAR | {"entries": 3}, "float16", "an odd number of entries"),
+        (LINEAR | {"entries": 0}, "float16", "entries without a residual, or none of one"),
         (LINEAR | {"inputs": 65537}, "float32", "columns of 16 bits do not reach all inputs"),
         (LINEAR, "float64", "the element type is not float32, float16 or bfloat16"),
     ],

@@ -5,16 +5,26 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from edgekit.ops.registry import operator
+from edgekit.ops.tt_sparse_rows import positions
 from tests.gpu.timed_work import DTYPES, Machine, Work, closeness, ends, sets_of, workspace_of, worse
+from tests.plugins.host_library import TT_SIZES
+
+#: Numbers to a scale.
+BLOCK = 64
 
 
 @dataclass(frozen=True)
 class Linear:
-    """TTSparseLinear of a rank and a number of entries per row, beside the dense product."""
+    """TTSparseLinear of a rank and a number of entries per row, beside the dense product.
+
+    Attributes:
+        residual: 1: columns, 2: a bitmap, 3: two of four, whatever `entries` says.
+    """
 
     inputs: int
     outputs: int
@@ -22,39 +32,65 @@ class Linear:
     entries: int
     tokens: int = 1
     dtype: str = "float16"
+    residual: int = 1
+    factor_bits: int = 0
+    value_bits: int = 0
     stem = "tt_sparse_linear"
 
     @property
     def name(self) -> str:
-        return f"{self.inputs} x {self.outputs}"
+        stored = {0: self.dtype, 16: "float16", 8: "int8", 4: "int4"}
+        where = {1: "columns", 2: "bitmap", 3: "2:4"}[self.residual]
+        return f"{self.inputs} x {self.outputs}, {stored[self.factor_bits]} pair, {where} of {stored[self.value_bits]}"
+
+    @property
+    def kept(self) -> int:
+        """Entries of each row."""
+        return self.inputs // 2 if self.residual == 3 else self.entries
 
     def bytes_moved(self) -> int:
         width = torch.finfo(DTYPES[self.dtype]).bits // 8
-        pair = self.rank * (self.inputs + self.outputs)
-        ends_moved = self.tokens * (self.inputs + self.outputs)
-        return width * (pair + self.outputs * self.entries + ends_moved) + 2 * self.outputs * self.entries
+        numbers = self._bytes(self.rank * (self.inputs + self.outputs), self.factor_bits)
+        numbers += self._bytes(self.outputs * self.kept, self.value_bits)
+        index = {1: 2 * self.kept, 2: self.inputs / 8, 3: self.kept / 4}[self.residual] + (
+            4 if self.residual < 3 else 0
+        )
+        return int(numbers + self.outputs * index + width * self.tokens * (self.inputs + self.outputs))
+
+    def _bytes(self, count: int, bits: int) -> float:
+        if bits in (8, 4):
+            return count * (bits / 8 + 2 / BLOCK)
+        return count * (2 if bits else torch.finfo(DTYPES[self.dtype]).bits // 8)
 
     def prepare(self, machine: Machine) -> Work:
         spec = operator("TTSparseLinear")
         kind, device, sets = DTYPES[self.dtype], machine.device, sets_of(self.bytes_moved(), machine)
-        width = kind.itemsize
-        columns = torch.rand((self.outputs, self.inputs), device=device).argsort(1)[:, : self.entries].sort(1).values
-        words = (columns[:, 0::2] | columns[:, 1::2] << 16).to(torch.int32)
+        width, count = kind.itemsize, self.outputs * self.kept
 
-        def normal(*shape: int, scale: float = 1.0) -> Tensor:
-            return torch.randn((sets, *shape), device=device, dtype=kind) * scale
+        def normal(*shape: int, dtype: torch.dtype = kind, scale: float = 1.0) -> Tensor:
+            return (torch.randn((sets, *shape), device=device) * scale).to(dtype)
 
-        operands = {
-            "x": normal(1, self.tokens, self.inputs),
-            "a": normal(self.rank, self.inputs, scale=self.inputs**-0.5),
-            "b": normal(self.rank, self.outputs, scale=self.rank**-0.5),
-            "columns": words.expand(sets, *words.shape).contiguous(),
-            "values": normal(self.outputs, self.entries, scale=self.inputs**-0.5),
-        }
-        sizes = {
-            "tokens": self.tokens, "inputs": self.inputs, "outputs": self.outputs, "rank": self.rank,
-            "entries": self.entries,
-        }  # fmt: skip
+        def numbers(name: str, scales: str, shape: tuple[int, ...], bits: int, scale: float) -> dict[str, Tensor]:
+            if bits not in (8, 4):
+                return {name: normal(*shape, dtype=torch.float16 if bits else kind, scale=scale)}
+            size = math.prod(shape)
+            words = torch.randint(-(2**31), 2**31, (sets, -(-size * bits // 32)), device=device, dtype=torch.int32)
+            step = scale / 2 ** (bits - 1)
+            return {name: words, scales: normal(-(-size // BLOCK), dtype=torch.float16, scale=step)}
+
+        operands = {"x": normal(1, self.tokens, self.inputs)}
+        operands |= numbers("a", "a_scales", (self.rank, self.inputs), self.factor_bits, self.inputs**-0.5)
+        operands |= numbers("b", "b_scales", (self.rank, self.outputs), self.factor_bits, self.rank**-0.5)
+        where = {name: torch.from_numpy(array).to(device) for name, array in self._positions().items()}
+        operands |= {name: array.expand(sets, *array.shape).contiguous() for name, array in where.items()}
+        operands |= numbers("values", "value_scales", (count,), self.value_bits, self.inputs**-0.5)
+        attributes = spec.complete({
+            "out_features": self.outputs, "rank": self.rank, "entries": count, "low_rank": 1, "bias": 0,
+            "residual": self.residual, "factor_bits": self.factor_bits, "value_bits": self.value_bits,
+            "factor_block": BLOCK, "value_block": BLOCK,
+        })  # fmt: skip
+        sizes = {"tokens": self.tokens, "inputs": self.inputs, "outputs": self.outputs}
+        sizes |= {name: attributes[name] for name in TT_SIZES if name not in sizes}
         workspace = workspace_of(machine, self.stem, self.dtype, sizes)
         results = [torch.full((1, self.tokens, self.outputs), torch.nan, device=device, dtype=kind) for _ in ends(sets)]
         calls = []
@@ -62,7 +98,6 @@ class Linear:
             tensors = {name: tensor[i] for name, tensor in operands.items()}
             tensors["y"] = results[0 if i == 0 else -1]
             calls.append(machine.call(self.stem, self.dtype, sizes, tensors, workspace, (1.0, 1.0)))
-        attributes = spec.complete({"low_rank": 1, "bias": 0})
 
         def check() -> tuple[float, float]:
             worst = (0.0, 0.0)
@@ -89,6 +124,15 @@ class Linear:
             [("torch linear, dense", dense, dense_bytes)],
             facts={"sets": sets, "of_dense_bytes": self.bytes_moved() / dense_bytes},
         )
+
+    def _positions(self) -> dict[str, np.ndarray]:
+        """As many entries in each row, drawn alike for every set of operands."""
+        scores = np.random.default_rng(self.inputs).random((self.outputs, self.inputs))
+        if self.residual == 3:
+            mask = (scores.reshape(-1, 4).argsort(1).argsort(1) < 2).reshape(scores.shape)
+        else:
+            mask = scores.argsort(1).argsort(1) < self.kept
+        return positions(mask, self.residual, 2)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,11 @@ def all_work() -> Iterator[Attention | Linear | Append]:
             yield Linear(size, size, rank, size // 20 // 2 * 2, tokens)
     for tokens in (1, 8):
         yield Linear(4096, 14336, 512, 204, tokens)
+    for size, rank in ((576, 32), (4096, 256)):
+        for tokens in (1, 8):
+            yield Linear(size, size, rank, size // 20, tokens, factor_bits=4, value_bits=8)
+            yield Linear(size, size, rank, size // 8, tokens, residual=2, factor_bits=4, value_bits=8)
+            yield Linear(size, size, rank, 0, tokens, residual=3, factor_bits=4, value_bits=8)
     for length in (512, 2048):
         for shape in shapes[:3]:
             yield Attention(*shape, length, new=length)

@@ -14,6 +14,7 @@ from edgekit.ops.pieces import PACKAGE, PLUGINS, TESTS, defects, pieces
 from edgekit.ops.registry import operator, stems
 from edgekit.ops.shapes import evaluate
 from edgekit.ops.spec import OpSpec
+from tests.ops.combinations import FEW, pairs
 
 SPECS = [operator(stem) for stem in stems()]
 NATIVE = [spec for spec in SPECS if not spec.trace_only]
@@ -38,8 +39,10 @@ def test_the_cases_are_worth_the_name(spec: OpSpec) -> None:
     """Names are unique, every variant of the operands occurs, both cache rules too, and values repeat."""
     cases = spec.cases()
     assert len({case.name for case in cases}) == len(cases) >= 5
-    variants = {tuple(case.attributes[name] for name in spec.variants) for case in cases}
-    assert len(variants) == 2 ** len(spec.variants)
+    variants = [{name: case.attributes[name] for name in spec.variants} for case in cases]
+    assert all(values in spec.combinations() for values in variants)
+    assert all(values in variants for values in spec.combinations()) or len(spec.combinations()) > FEW
+    assert set().union(*map(pairs, variants)) == set().union(*map(pairs, spec.combinations()))
     appends = any(output.past for output in spec.outputs)
     assert {case.in_place for case in cases} == ({True, False} if appends else {False})
     for case in cases:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from edgekit.ops.registry import operator, stems
 from edgekit.ops.spec import OperatorError, OpSpec
 from tests.ops.backends.onnx_function import one_node_model
+from tests.ops.combinations import covering
 from tests.ops.compare import assert_close, expected_outputs
 
 SPECS = [spec for spec in map(operator, stems()) if not spec.trace_only]
@@ -26,13 +26,13 @@ TENSORRT_10_3 = {
 
 def variants(spec: OpSpec) -> list[dict[str, Any]]:
     """All attributes of one node of each variant."""
-    flags = itertools.product((0, 1), repeat=len(spec.variants))
     reals = {a.name: 0.5 for a in spec.attributes if a.value is None and a.kind == "float"}
-    return [spec.complete(reals | dict(zip(spec.variants, values, strict=True))) for values in flags]
+    sizes = {a.name: 8 for a in spec.attributes if a.axis}
+    return [spec.complete(reals | sizes | values) for values in covering(spec)]
 
 
 GRID = [
-    pytest.param(spec, attributes, id=f"{spec.name}-" + "".join(str(attributes[name]) for name in spec.variants))
+    pytest.param(spec, attributes, id=f"{spec.name}-" + spec.overload(attributes))
     for spec in SPECS
     for attributes in variants(spec)
 ]

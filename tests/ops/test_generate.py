@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,15 +12,15 @@ from edgekit.ops.generate import camel, header
 from edgekit.ops.registry import operator, stems
 from edgekit.ops.spec import OpSpec
 
+TYPES = {"T": "kGeneric", "int64": "kInt64", "int32": "kInt32", "float16": "kFloat16"}
 SPECS = [spec for spec in map(operator, stems()) if not spec.trace_only]
 
 
 def assertions(spec: OpSpec) -> str:
     """static_asserts of the position of every operand in every variant."""
     lines = []
-    for values in itertools.product((0, 1), repeat=len(spec.variants)):
-        attributes = dict(zip(spec.variants, values, strict=True))
-        flags = "".join(", true" if value else ", false" for value in values)
+    for attributes in spec.combinations():
+        flags = "".join(f", {value}" for value in attributes.values())
         for kind, operands, active in (
             ("input", spec.inputs, spec.active_inputs(attributes)),
             ("output", spec.outputs, spec.active_outputs(attributes)),
@@ -32,6 +31,9 @@ def assertions(spec: OpSpec) -> str:
                 index = names.index(operand.name) if operand.name in names else -1
                 place = f"op::{kind.capitalize()}::k{camel(operand.name)}"
                 lines.append(f"static_assert(op::{kind}_index({place}{flags}) == {index});")
+                if index >= 0:
+                    dtype = operand.dtype_under(attributes)
+                    lines.append(f"static_assert(op::{kind}_type({place}{flags}) == op::Type::{TYPES[dtype]});")
     for operand in spec.outputs:
         past = f"static_cast<int>(op::Input::k{camel(operand.past)})" if operand.past else "-1"
         lines.append(f"static_assert(op::past_of(op::Output::k{camel(operand.name)}) == {past});")

@@ -11,7 +11,7 @@ from edgekit.runtime.cuda import Cuda
 from edgekit.runtime.trt_memory import Pinned
 from tests import gpu_tools
 from tests.plugins.device_library import Kernels
-from tests.plugins.host_library import CACHES, sizes_of
+from tests.plugins.host_library import CACHES, sizes_of, tt_sizes_of
 
 Arrays = dict[str, np.ndarray]
 #: Bytes after each tensor that must stay as they are.
@@ -173,11 +173,8 @@ class Call:
     def _tt_sparse_linear(self, attributes: Mapping[str, Any], inputs: Arrays) -> None:
         x = inputs["x"]
         self._generic, self.dtype = x.dtype, x.dtype.name
-        outputs, entries = inputs["values"].shape
-        rank = len(inputs["a"]) if "a" in inputs else 0
-        tokens = x.shape[0] * x.shape[1]
-        self.sizes = {"tokens": tokens, "inputs": x.shape[2], "outputs": outputs, "rank": rank, "entries": entries}
-        self._output("y", (*x.shape[:2], outputs))
+        self.sizes = tt_sizes_of(attributes, inputs)
+        self._output("y", (*x.shape[:2], self.sizes["outputs"]))
 
 
 def run(

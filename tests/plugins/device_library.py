@@ -22,14 +22,12 @@ from typing import Any
 
 from edgekit.files import cache_dir
 from tests import tools
-from tests.plugins.host_library import ELEMENTS, PLUGINS, SIZES, TENSORS
+from tests.plugins.host_library import ELEMENTS, PLUGINS, SIZES, TENSORS, TT_SIZES, TT_TENSORS
 
 FLAGS = ("-std=c++17", "-O3", "-lineinfo", "-Xcompiler=-fPIC,-Wall", "--cudart=static")
 #: In the order of the operators' test_params.h.
 APPEND_SIZES = ("batch", "fresh", "total", "past_slots", "present_slots", "row_bytes")
 APPEND_TENSORS = ("past", "new", "present")
-LINEAR_SIZES = ("tokens", "inputs", "outputs", "rank", "entries")
-LINEAR_TENSORS = ("x", "a", "b", "values", "bias", "columns", "y")
 STEMS = ("tpa_append", "tpa_attention", "tt_sparse_linear")
 
 _int, _text, _pointer, _size = ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t
@@ -160,7 +158,7 @@ def prepared(
 ) -> Any:
     """The call with everything but its stream converted once, so that enqueueing it takes little time."""
     function = getattr(loaded, f"edgekit_{stem}_on_device")
-    names = {"tpa_append": APPEND_TENSORS, "tpa_attention": TENSORS, "tt_sparse_linear": LINEAR_TENSORS}[stem]
+    names = {"tpa_append": APPEND_TENSORS, "tpa_attention": TENSORS, "tt_sparse_linear": TT_TENSORS}[stem]
     assert set(addresses) <= set(names), set(addresses) - set(names)
     given = _array(stem, sizes)
     pointers = (ctypes.c_void_p * len(names))(*(addresses.get(name) or None for name in names))
@@ -173,7 +171,7 @@ def prepared(
 
 
 def _array(stem: str, sizes: Mapping[str, int]) -> Any:
-    names = {"tpa_append": APPEND_SIZES, "tpa_attention": SIZES, "tt_sparse_linear": LINEAR_SIZES}[stem]
+    names = {"tpa_append": APPEND_SIZES, "tpa_attention": SIZES, "tt_sparse_linear": TT_SIZES}[stem]
     return (ctypes.c_int64 * len(names))(*(sizes[name] for name in names))
 
 

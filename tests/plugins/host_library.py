@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,16 +173,30 @@ def tpa_append(inputs: dict[str, np.ndarray], *, in_place: bool, alias: bool = T
     return present
 
 
-def tt_sparse_linear(inputs: dict[str, np.ndarray]) -> np.ndarray:
+#: Of TTSparseLinear, in the order of its test_params.h.
+TT_SIZES = (
+    *("tokens", "inputs", "outputs", "rank", "entries", "residual", "group_kept"),
+    *("factor_bits", "factor_block", "value_bits", "value_block"),
+)
+TT_TENSORS = (*("x", "a", "a_scales", "b", "b_scales", "values", "value_scales", "starts", "positions", "bias", "y"),)
+
+
+def tt_sizes_of(attributes: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The sizes of TtSparseLinearParams by name."""
+    batch, tokens, width = inputs["x"].shape
+    sizes = {"tokens": batch * tokens, "inputs": width, "outputs": attributes["out_features"]}
+    return sizes | {name: attributes[name] for name in TT_SIZES if name not in sizes}
+
+
+def tt_sparse_linear(attributes: dict[str, Any], inputs: dict[str, np.ndarray]) -> np.ndarray:
     """Run the kernels of TTSparseLinear."""
     arrays = {name: np.array(value, order="C", copy=True) for name, value in inputs.items()}
-    batch, tokens, width = arrays["x"].shape
-    outputs, entries = arrays["values"].shape
-    arrays["y"] = _poison(np.empty((batch, tokens, outputs), arrays["x"].dtype))
-    rank = len(arrays["a"]) if "a" in arrays else 0
-    sizes = (ctypes.c_int64 * 5)(batch * tokens, width, outputs, rank, entries)
-    names = ("x", "a", "b", "values", "bias", "columns", "y")
-    pointers = (ctypes.c_void_p * 7)(*(arrays[name].ctypes.data if name in arrays else None for name in names))
+    given = tt_sizes_of(attributes, arrays)
+    arrays["y"] = _poison(np.empty((*arrays["x"].shape[:2], given["outputs"]), arrays["x"].dtype))
+    sizes = (ctypes.c_int64 * len(TT_SIZES))(*(given[name] for name in TT_SIZES))
+    pointers = (ctypes.c_void_p * len(TT_TENSORS))(
+        *(arrays[name].ctypes.data if name in arrays else None for name in TT_TENSORS)
+    )
     element = ELEMENTS[arrays["x"].dtype.name]
     status = library("tt_sparse_linear").edgekit_tt_sparse_linear(element, sizes, pointers)
     assert status == 0, f"launch returned {status}"

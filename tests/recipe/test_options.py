@@ -57,6 +57,7 @@ def test_every_option_of_an_export_can_be_written_in_a_recipe(tmp_path: Path) ->
         "name": "Tiny",
         "draft": str(tmp_path / "heads.safetensors"),
         "draft_components": 3,
+        "draft_tokens": 2,
     }
     (tmp_path / "heads.safetensors").write_bytes(b"heads")
     assert set(chosen) == {item.name for item in fields(ExportOptions)}
@@ -69,7 +70,9 @@ def test_every_option_of_an_export_can_be_written_in_a_recipe(tmp_path: Path) ->
         "calibration_length = 99",
     ]
     rest = 'form = "portable"\n[limits]\nmax_context = 77\n[model]\nname = "Tiny"\n'
-    rest += f'[draft]\nheads = "heads.safetensors"\nsha256 = "{sha256(b"heads").hexdigest()}"\ncomponents = 3'
+    rest += (
+        f'[draft]\nheads = "heads.safetensors"\nsha256 = "{sha256(b"heads").hexdigest()}"\ncomponents = 3\ntokens = 2'
+    )
     path = write_recipe(tmp_path, ("block_size = 32", "\n".join(quantization)), ("", rest))
     assert export_options(read_recipe(path)) == ExportOptions(**chosen)
 
@@ -171,7 +174,9 @@ def structure(recipe: Recipe, folder: Path) -> dict[str, Any]:
     quantized = zeros(checkpoint, options) if options.quantization is not None else None
     outcomes = rewrite(traced.graph, options.form, Context(traced.geometry, options.activations, quantized))
     rules = rule_counts({"rules": {name: outcome.to_dict() for name, outcome in outcomes.items()}})
-    heads = heads_for(checkpoint, model, Path(options.draft), options.draft_components) if options.draft else None
+    heads = None
+    if options.draft:
+        heads = heads_for(checkpoint, model, Path(options.draft), options.draft_components, options.draft_tokens)
     if heads is not None:
         layers, width = heads.found.heads.config.feature_layers, traced.geometry.hidden_size
         add_draft_features(traced.graph, layers, width, options.activations)

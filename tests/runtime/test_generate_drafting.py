@@ -212,7 +212,7 @@ class Featured(HashSession):
 
 
 @pytest.mark.parametrize("name", SAYINGS)
-def test_features_are_those_of_the_position_that_chose_the_last_token(name: str) -> None:
+def test_features_are_those_of_the_positions_up_to_that_which_chose_the_last_token(name: str) -> None:
     text = finished(run(HashSession(), [1, 2, 3])).tokens
     whole = [1, 2, 3, *text]
     drafter = FakeDrafter(SAYINGS[name](text, 3))
@@ -220,8 +220,8 @@ def test_features_are_those_of_the_position_that_chose_the_last_token(name: str)
     assert len(drafter.asked) > 4
     for (length, _), features in zip(drafter.asked, drafter.features, strict=True):
         assert features is not None
-        # The last of `length` tokens was chosen by the position of the one before.
-        assert features.tolist() == [whole[length - 2], length - 1]
+        # The last of `length` tokens was chosen by the position of the one before; known are those since the prompt.
+        assert features.tolist() == [[whole[at], at + 1] for at in range(2, length - 1)]
 
 
 def test_features_after_a_truncation() -> None:
@@ -230,7 +230,8 @@ def test_features_after_a_truncation() -> None:
     run(session, [1, 2, 3], Drafting([drafter], FixedLength(2)), on_full="truncate-oldest", max_new_tokens=40)
     for (length, _), features in zip(drafter.asked, drafter.features, strict=True):
         assert features is not None
-        assert features[1] == length - 1
+        assert features[-1, 1] == length - 1
+        assert (np.diff(features[:, 1]) == 1).all()
 
 
 def test_a_copied_text_by_a_controller() -> None:

@@ -24,13 +24,16 @@ _STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @contextmanager
-def new_directory(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_directory(destination: Path, *, overwrite: bool = False, record: str = RECORD) -> Iterator[Path]:
     """A directory to fill, which takes the place of `destination` when the block ends well.
 
+    Args:
+        record: the file by which a directory that may be replaced is known.
+
     Raises:
-        CheckpointError: something is there and `overwrite` is not set, or it is no directory that conversion wrote.
+        CheckpointError: something is there and `overwrite` is not set, or it is no directory that holds the record.
     """
-    check_destination(destination, overwrite=overwrite)
+    check_destination(destination, overwrite=overwrite, record=record)
     destination.parent.mkdir(parents=True, exist_ok=True)
     draft = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
@@ -46,15 +49,15 @@ def new_directory(destination: Path, *, overwrite: bool = False) -> Iterator[Pat
     sync_directory(destination.parent)
 
 
-def check_destination(destination: Path, *, overwrite: bool) -> None:
+def check_destination(destination: Path, *, overwrite: bool, record: str = RECORD) -> None:
     """CheckpointError unless the destination is free or may be replaced."""
     if not destination.exists():
         return
     rule = "the destination must be free"
     if not overwrite:
         raise CheckpointError(rule, f"{destination} exists", "choose another name, or --overwrite")
-    if not (destination / RECORD).is_file():
-        raise CheckpointError(rule, f"{destination} is no converted model", "choose another name, or remove it")
+    if not (destination / record).is_file():
+        raise CheckpointError(rule, f"{destination} holds no {record}", "choose another name, or remove it")
 
 
 def write_directory(

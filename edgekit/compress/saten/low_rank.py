@@ -29,10 +29,19 @@ def nearest_pair(weight: Tensor, rank: int, metric: Metric) -> Factors:
     whitened = rooted @ metric.factor
     if len(weight) <= weight.shape[1]:
         left = _leading(whitened @ whitened.T, rank)
-        return (left.T @ rooted).T, left.T / metric.root
+        return balanced((left.T @ rooted).T, left.T / metric.root)
     right = _leading(whitened.T @ whitened, rank)
     undone = torch.linalg.solve_triangular(metric.factor, right.T, upper=False, left=False)  # Vᵀ C⁻¹
-    return undone.T, (weight @ (metric.factor @ right)).T
+    return balanced(undone.T, (weight @ (metric.factor @ right)).T)
+
+
+def balanced(a: Tensor, b: Tensor) -> Factors:
+    """The same product A B with columns of A as long as the rows of B.
+
+    Gradients, and so √g, may be of any unit: else one factor may overflow float16, and the other lose its digits.
+    """
+    ratio = (b.norm(dim=1).clamp(min=1e-150) / a.norm(dim=0).clamp(min=1e-150)).sqrt()
+    return a * ratio, b / ratio[:, None]
 
 
 def stored_pair(weight: Tensor, factors: Factors, metric: Metric, dtype: str, block: int) -> Pair:

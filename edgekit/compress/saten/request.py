@@ -28,6 +28,7 @@ class Settings:
         rounds: how often low rank and sparse part (and base) are fitted again to what the others leave.
         base_bits: bit widths a base may have.
         base_blocks: inputs that may share a scale of the base; those that divide the inputs are tried.
+        symmetric: bases without zero points and with scales above zero, as TensorRT wants them.
     """
 
     sparsity: Sparsity | None = None
@@ -38,6 +39,7 @@ class Settings:
     rounds: int = 4
     base_bits: tuple[int, ...] = (2, 3, 4)
     base_blocks: tuple[int, ...] = (32, 64)
+    symmetric: bool = False
 
 
 @dataclass(frozen=True)

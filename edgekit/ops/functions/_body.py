@@ -78,6 +78,20 @@ class Body:
             return self.node("Cast", constant.output[0], to=self.compute)
         return str(constant.output[0])
 
+    def integer(self, name: str) -> str:
+        """An int attribute of the operator, as int64 [1]."""
+        constant = helper.make_node("Constant", [], [f"attribute_{name}"], name=f"attribute_{name}")
+        reference = constant.attribute.add(name="value_int", type=onnx.AttributeProto.INT)
+        reference.ref_attr_name = name
+        if ("integer", name) not in self._constants:
+            self._nodes.append(constant)
+            self._constants["integer", name] = self.reshape(constant.output[0], 1)
+        return self._constants["integer", name]
+
+    def counted(self, length: str) -> str:
+        """0, 1, ... below a length that is int64 [1]."""
+        return self.node("Range", self.scalar(0), self.node("Squeeze", length, self.ints(0)), self.scalar(1))
+
     def widened(self, x: str) -> str:
         """x in the type of the sums."""
         return x if self._storage == self.compute else self.node("Cast", x, to=self.compute)

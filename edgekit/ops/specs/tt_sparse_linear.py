@@ -1,49 +1,160 @@
-"""A linear layer whose weight is a contracted tensor train plus a sparse residual."""
+"""A linear layer whose weight is a contracted tensor train plus a sparse residual, in the numbers that are stored."""
 
 from __future__ import annotations
 
-from edgekit.ops.spec import Attribute, Axis, Form, Operand, OpSpec
+from edgekit.ops.shapes import Sizes
+from edgekit.ops.spec import Attribute, Attributes, Axis, Form, Operand, OpSpec
 from edgekit.ops.specs._cache import DTYPES, PLUGIN, TOLERANCES
 
-_PAIR, _BIAS = (("low_rank", 1),), (("bias", 1),)
+#: Values of `residual`: where the entries stand.
+NOTHING, COLUMNS, BITMAP, GROUPS = 0, 1, 2, 3
+#: Values of `factor_bits` and `value_bits`: the graph's type, float16, or codes with scales.
+PLAIN, HALF, CODES = 0, 16, (8, 4)
+#: Inputs to a group of `residual` GROUPS.
+GROUP = 4
+#: What 16-bit columns reach.
+MOST_INPUTS = 2**16
+
+_BIAS = (("bias", 1),)
+
+
+_PAIR, _RESIDUAL = ("low_rank", 1), ("residual", (COLUMNS, BITMAP, GROUPS))
+
+
+def _numbers(
+    bits: str, there: tuple[str, int | tuple[int, ...]], dims: tuple[str, ...], words: str
+) -> tuple[Form, ...]:
+    """An array in the graph's type or in float16, or flat words of codes."""
+    plain, half = Form(dims, (there, (bits, PLAIN))), Form(dims, (there, (bits, HALF)), "float16")
+    return plain, half, Form((words,), (there, (bits, CODES)), "int32")
+
+
+def _possible(values: Attributes) -> bool:
+    """There is something to multiply by, and what is not there has no bits."""
+    there = values["low_rank"] or values["residual"]
+    return bool(
+        there and (values["low_rank"] or not values["factor_bits"]) and (values["residual"] or not values["value_bits"])
+    )
+
+
+def _derive(sizes: Sizes) -> Sizes:
+    """ValueError where the residual has no entries that it needs; the rest is checked by the shapes."""
+    if "I_W" in sizes and sizes["E"] < 1:
+        raise ValueError(f"a residual must have entries, and there are {sizes['E']}")
+    return {}
+
+
+_CODES = "codes are packed without gaps, row by row, the lowest bits first, from low to high in each word"
 
 SPEC = OpSpec(
     name="TTSparseLinear",
     version=1,
     stem="tt_sparse_linear",
     summary="y = x A^T B + x S^T + bias: a contracted tensor train and a sparse residual, without the dense weight",
-    source="the contracted form of a tensor train (edgekit.compress.saten.pieces.Pair) and a residual with as many"
-    " entries in each row",
+    source="the contracted form of a tensor train (edgekit.compress.saten.pieces.Pair) and a sparse residual"
+    " (edgekit.compress.saten.sparse_format) in the numbers in which edgekit.compress.saten.storage keeps them",
     axes=(
         Axis("B", "batch"),
         Axis("S", "tokens"),
-        Axis("K", "inputs of the layer, at most 65536"),
+        Axis("K", "inputs of the layer; at most 65536 for positions by columns"),
         Axis("O", "outputs of the layer"),
-        Axis("R", "rank of the pair"),
-        Axis("Z", "entries of each row of the residual, even"),
+        Axis("R", "rank of the pair; 0 without one"),
+        Axis("E", "entries of the residual; 0 without one"),
+        Axis("A_W", "words of the codes of a"),
+        Axis("A_S", "scales of a: R K / factor_block, rounded up"),
+        Axis("B_W", "words of the codes of b"),
+        Axis("B_S", "scales of b: R O / factor_block, rounded up"),
+        Axis("I_W", "words of the positions"),
+        Axis("V_W", "words of the codes of the values"),
+        Axis("V_S", "scales of the values: E / value_block, rounded up"),
     ),
     inputs=(
         Operand("x", "inputs", (Form(("B", "S", "K")),)),
-        Operand("a", "the first half of the train, contracted and transposed", (Form(("R", "K"), _PAIR),)),
-        Operand("b", "the second half of the train, contracted", (Form(("R", "O"), _PAIR),)),
         Operand(
-            "columns",
-            "entry 2i of a row is in the column of the low 16 bits of word i, entry 2i + 1 in that of the high 16 bits;"
-            " the columns of a row are distinct; one beyond K is refused on the CPU, NaN on a GPU",
-            (Form(("O", "Z/2")),),
+            "a",
+            f"the first half of the train, contracted and transposed: [R, K]; {_CODES}",
+            _numbers("factor_bits", _PAIR, ("R", "K"), "A_W"),
+        ),
+        Operand(
+            "a_scales",
+            "of a block of factor_block numbers of a, flattened: a number is scale (code - 2^(bits-1))",
+            (Form(("A_S",), (_PAIR, ("factor_bits", CODES))),),
+            dtype="float16",
+        ),
+        Operand(
+            "b",
+            "the second half of the train, contracted: [R, O]; codes as of a",
+            _numbers("factor_bits", _PAIR, ("R", "O"), "B_W"),
+        ),
+        Operand(
+            "b_scales",
+            "of b, as of a",
+            (Form(("B_S",), (_PAIR, ("factor_bits", CODES))),),
+            dtype="float16",
+        ),
+        Operand(
+            "starts",
+            "how many entries the rows before each have; entries of a row stand in the order of their columns",
+            (Form(("O",), (("residual", (COLUMNS, BITMAP)),)),),
             dtype="int32",
         ),
-        Operand("values", "of the residual; 0 for an absent entry", (Form(("O", "Z")),)),
+        Operand(
+            "positions",
+            "residual 1: the 16-bit column of each entry, distinct in a row; 2: a bit for each of O K weights, row by"
+            " row; 3: the 2-bit place of each entry among 4 inputs; the lowest bits first. Columns beyond K and rows"
+            " with more or fewer bits than entries are refused on the CPU, and make NaN on a GPU",
+            (Form(("I_W",), (_RESIDUAL,)),),
+            dtype="int32",
+        ),
+        Operand(
+            "values", "of the entries, row by row; codes as of a", _numbers("value_bits", _RESIDUAL, ("E",), "V_W")
+        ),
+        Operand(
+            "value_scales",
+            "of a block of value_block values, as of a",
+            (Form(("V_S",), (_RESIDUAL, ("value_bits", CODES))),),
+            dtype="float16",
+        ),
         Operand("bias", "added to each token", (Form(("O",), _BIAS),)),
     ),
     outputs=(Operand("y", "outputs", (Form(("B", "S", "O")),)),),
     attributes=(
+        Attribute("out_features", "int", "outputs of the layer", axis="O"),
+        Attribute("rank", "int", "rank of the pair", value=0, axis="R"),
+        Attribute("entries", "int", "entries of the residual", value=0, axis="E"),
         Attribute("low_rank", "int", "1: there is a pair; 0: the residual alone", variant=True),
         Attribute("bias", "int", "1: there is a bias", variant=True),
-        Attribute("factor_bits", "int", "0: the pair is of the graph's type; others are reserved", value=0),
-        Attribute("value_bits", "int", "0: the values are of the graph's type; others are reserved", value=0),
+        Attribute(
+            "residual",
+            "int",
+            "0: none; positions by 1: columns, 2: a bitmap, 3: places in groups of 4 inputs",
+            variant=True,
+            choices=(NOTHING, COLUMNS, BITMAP, GROUPS),
+        ),
+        Attribute(
+            "factor_bits",
+            "int",
+            "0: the pair is of the graph's type; 16: float16; 8 or 4: codes with scales",
+            variant=True,
+            value=PLAIN,
+            choices=(PLAIN, HALF, *CODES),
+        ),
+        Attribute(
+            "value_bits",
+            "int",
+            "of the residual's values, as factor_bits",
+            variant=True,
+            value=PLAIN,
+            choices=(PLAIN, HALF, *CODES),
+        ),
+        Attribute("factor_block", "int", "numbers of a or of b to a scale, a multiple of 16", value=64),
+        Attribute("value_block", "int", "values to a scale, a multiple of 16", value=64),
+        Attribute("group_kept", "int", "entries to a group of 4 inputs", value=2),
         *PLUGIN,
     ),
     dtypes=DTYPES,
     tolerances=TOLERANCES,
+    derive=_derive,
+    possible=_possible,
+    mixes=True,
 )

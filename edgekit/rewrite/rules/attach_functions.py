@@ -1,7 +1,9 @@
 """edgekit's operators that are still in the graph get their bodies: one ONNX function per operator.
 
 A runtime that has the native library runs the node; every other one runs the body. ONNX functions are found by name, so
-all nodes of an operator must be of one variant and one element type; their sizes may differ.
+all nodes of an operator must be of one variant and one element type; their sizes may differ. Where an operator mixes
+variants, each has a function of its own, whose name says which until the model is written with ONNX's overloads, for
+which graphsurgeon has no place.
 """
 
 from __future__ import annotations
@@ -20,6 +22,29 @@ from edgekit.ops.registry import operator
 from edgekit.ops.spec import GENERIC, OpSpec
 from edgekit.rewrite.rule import Context, Outcome, Rule
 
+#: Between an operator's name and that of a variant, in the names of functions.
+OVERLOAD = ":"
+
+
+def overloaded(spec: OpSpec, node: gs.Node) -> str:
+    """The name of the function of a node's variant among several."""
+    return f"{spec.name}{OVERLOAD}{spec.overload(node.attrs)}"
+
+
+def with_overloads(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model, with the names of functions that stand for variants split into name and overload."""
+    several = set()
+    for function in model.functions:
+        name, mark, overload = function.name.partition(OVERLOAD)
+        if mark:
+            function.name, function.overload = name, overload
+            several.add((function.domain, name))
+    for node in model.graph.node:
+        if (node.domain, node.op_type) in several:
+            values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            node.overload = operator(node.op_type).overload(values)
+    return model
+
 
 def apply(graph: gs.Graph, context: Context) -> Outcome:
     outcome = Outcome()
@@ -37,10 +62,14 @@ def apply(graph: gs.Graph, context: Context) -> Outcome:
             )
         for node in nodes:
             _check_and_complete(spec, node, context.dtype)
-        attributes = _common_variant(spec, nodes)
-        proto = spec.function(graph.opset, attributes, context.dtype)
-        graph.functions = [function for function in graph.functions if function.unique_id != (DOMAIN, name, "")]
-        graph.functions.append(_imported(proto, graph))
+        bodies = {overloaded(spec, node): node.attrs for node in nodes} if spec.mixes else {}
+        if len(bodies) <= 1:
+            bodies = {name: _common_variant(spec, nodes)}
+        kept = [f for f in graph.functions if f.domain != DOMAIN or f.name.partition(OVERLOAD)[0] != name]
+        graph.functions = kept
+        for label, attributes in bodies.items():
+            graph.functions.append(_imported(spec.function(graph.opset, attributes, context.dtype), graph))
+            graph.functions[-1].name = label
         outcome.fired += len(nodes)
     if found and not any(entry.domain == DOMAIN for entry in graph.import_domains or []):
         version = max(operator(name).version for name in found)
@@ -60,7 +89,8 @@ def _check_and_complete(spec: OpSpec, node: gs.Node, dtype: str) -> None:
             "report this model",
         )
     for operand, tensor in zip(inputs, node.inputs, strict=True):
-        want = dtype if operand.dtype == GENERIC else operand.dtype
+        own = operand.dtype_under(node.attrs)
+        want = dtype if own == GENERIC else own
         if tensor.dtype is not None and _name(tensor.dtype) != want:
             raise RewriteError(
                 f"the body of {spec.name} is written for {dtype}: all its nodes must have that element type",
@@ -99,7 +129,7 @@ def _words(variant: dict[str, Any]) -> str:
 
 
 def _check(graph: gs.Graph) -> None:
-    bodies = {(function.domain, function.name) for function in graph.functions}
+    bodies = {(function.domain, function.name.partition(OVERLOAD)[0]) for function in graph.functions}
     bare = [node.name for node in graph.nodes if node.domain == DOMAIN and (DOMAIN, node.op) not in bodies]
     assert not bare, f"{len(bare)} nodes have no function, the first is {bare[0]}"
 

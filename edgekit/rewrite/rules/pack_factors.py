@@ -49,7 +49,9 @@ def _groups(graph: gs.Graph, context: Context) -> dict[tuple[int, str, Hashable]
 def _storage(weight: Weight, context: Context) -> Hashable:
     """What must be equal for two weights to be stacked: the form of their codes, or that they have none."""
     matrix = context.quantized.matrix(weight.sources) if context.quantized is not None and weight.sources else None
-    return "unquantised" if matrix is None else (matrix.bits, "offsets" if matrix.offsets is not None else "no offsets")
+    if matrix is None:
+        return "unquantised"
+    return matrix.bits, matrix.codes.shape[2], "offsets" if matrix.offsets is not None else "no offsets"
 
 
 def _module(node: gs.Node) -> str:

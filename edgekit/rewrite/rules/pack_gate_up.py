@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from edgekit.rewrite.match import linear_weight, scope_of, variable
+from edgekit.rewrite.quantized import stackable
 from edgekit.rewrite.rule import Context, Outcome, Rule
 from edgekit.rewrite.weights import concatenated
 
@@ -20,6 +21,9 @@ def apply(graph: gs.Graph, context: Context) -> Outcome:
         up_weight = linear_weight(up) if up is not None else None
         if up is None or up_weight is None or up_weight.shape != weight.shape:
             outcome.refuse(gate, "no up projection of the same shape reads the same input")
+            continue
+        if not stackable([weight, up_weight], context):
+            outcome.refuse(gate, "gate and up are quantised with other bits or blocks")
             continue
         scope = scope_of(scope_of(gate.inputs[1].name)) + ".gate_up_proj"
         source, both = gate.inputs[0], variable(scope + ".out")
@@ -38,5 +42,5 @@ RULE = Rule(
     requires="gate and up projected from one input, in each layer",
     ensures="one matrix product makes both",
     apply=apply,
-    expected=lambda context: context.geometry.layers,
+    expected=lambda context: context.geometry.gated,
 )

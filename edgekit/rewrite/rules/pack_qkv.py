@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from edgekit.rewrite.match import linear_weight, produced_by, scope_of, variable, weight_of
+from edgekit.rewrite.quantized import stackable
 from edgekit.rewrite.rule import Context, Outcome, Rule
 from edgekit.rewrite.weights import Weight, concatenated
 
@@ -45,6 +46,9 @@ def apply(graph: gs.Graph, context: Context) -> Outcome:
         biases = [bias for _, _, bias in parts if bias is not None]
         if any(matmul.inputs[0] is not source for matmul, _, _ in parts) or len(biases) not in (0, 3):
             outcome.refuse(node, "the projections differ in their input or in having a bias")
+            continue
+        if not stackable([weight for _, weight, _ in parts], context):
+            outcome.refuse(node, "the projections are quantised with other bits or blocks")
             continue
         scope = scope_of(scope_of(parts[0][0].inputs[1].name)) + ".qkv_proj"
         packed = variable(scope + ".out")

@@ -85,3 +85,17 @@ def test_factors_within_a_budget() -> None:
     errors = [compressed("x", weight, found, [piece]).plain_error for piece in (train, larger)]
     assert errors[1] < errors[0]
     assert train_within(weight, 4, 50, "float16", 64) is None
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+def test_the_unit_of_gradients_does_not_matter(unit: float) -> None:
+    """Squared gradients of a loss are of any size; float16 has few digits for small numbers and ends at 65504."""
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(24, 40, generator=generator)
+    outputs = torch.rand(24, generator=generator) + 0.1
+    found = nearest_pair(weight, 8, metric(weight, None, outputs * unit))
+    expected = nearest_pair(weight, 8, metric(weight, None, outputs))
+    torch.testing.assert_close(found[0] @ found[1], expected[0] @ expected[1], rtol=1e-3, atol=1e-6)
+    pair = stored_pair(weight, found, metric(weight, None, outputs * unit), "float16", 32)
+    product = torch.from_numpy(pair.dense()).double().T
+    assert (product - expected[0] @ expected[1]).norm() < 1e-3 * product.norm()

@@ -25,6 +25,6 @@ def run(
     if spec.stem == "tpa_append":
         return {"present": host_library.tpa_append(inputs, in_place=in_place)}
     if spec.stem == "tt_sparse_linear":
-        return {"y": host_library.tt_sparse_linear(inputs)}
+        return {"y": host_library.tt_sparse_linear(attributes, inputs)}
     assert spec.stem == "tpa_attention", f"no CUDA kernel for {spec.name}"
     return host_library.tpa_attention(attributes, inputs, in_place=in_place, splits=3)

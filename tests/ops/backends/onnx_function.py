@@ -52,7 +52,8 @@ def one_node_model(spec: OpSpec, attributes: dict[str, Any], dtype: str, opset: 
 
     def value(operand: Any) -> onnx.ValueInfoProto:
         dims = [dim.replace("/", "_over_") for dim in operand.form(attributes).dims]
-        kind = TYPES[dtype if operand.dtype == "T" else operand.dtype]
+        own = operand.dtype_under(attributes)
+        kind = TYPES[dtype if own == "T" else own]
         return helper.make_tensor_value_info(operand.name, kind, dims)
 
     inputs, outputs = spec.active_inputs(attributes), spec.active_outputs(attributes)

@@ -31,7 +31,7 @@ class FakeDrafter:
     def propose(self, context: DraftContext, count: int) -> Proposal:
         assert 1 <= count <= self.longest
         self.asked.append((len(context.tokens), count))
-        self.features.append(context.features)
+        self.features.append(None if context.features is None else context.features.copy())
         tokens = tuple(self.say(context.tokens, count))[:count]
         return Proposal(tokens, tuple(self._distribution(token, context) for token in tokens), self.name)
 

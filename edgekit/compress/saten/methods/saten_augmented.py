@@ -14,10 +14,19 @@ from torch import Tensor
 
 from edgekit.compress.gptq import gptq_quantize
 from edgekit.compress.saten.compressed import CompressedMatrix, compressed
-from edgekit.compress.saten.correction import Split, best_of_rounds, dense, splits, stored_factors, stored_sparse
+from edgekit.compress.saten.correction import (
+    VALUES,
+    Split,
+    best_of_rounds,
+    dense,
+    splits,
+    stored_factors,
+    stored_sparse,
+)
 from edgekit.compress.saten.pieces import Base, base, base_bytes
-from edgekit.compress.saten.request import Request, too_small
+from edgekit.compress.saten.request import Request, Settings, too_small
 from edgekit.compress.saten.residual import scaled_mask
+from edgekit.compress.saten.sparse_format import sparse_bytes
 
 #: Shares of what the base leaves that are tried for the sparse part.
 SHARES = (0.0, 0.3, 1.0)
@@ -29,28 +38,43 @@ BASES = 2
 def fit(request: Request) -> CompressedMatrix:
     """The best base, split and round."""
     sizes = base_sizes(request)
-    fitting = sorted((size for size in sizes if size[0] <= request.budget), reverse=True)
+    part = asked_bytes(request.shape, request.settings)
+    fitting = sorted((size for size in sizes if size[0] + part <= request.budget), reverse=True)
     found = best_of_rounds(
         _rounds(request, bits, block, split)
         for size, bits, block in fitting[:BASES]
         for split in splits(request, request.budget - size, SHARES)
     )
     if found is None:
-        raise too_small(request, "a base with this correction", min(sizes)[0])
+        raise too_small(request, "a base with this correction", min(sizes)[0] + part)
     return found
+
+
+def asked_bytes(shape: tuple[int, int], settings: Settings) -> int:
+    """What the sparse part takes that was asked for; 0 where that is left to the method."""
+    if settings.sparsity is None:
+        return 0
+    return sparse_bytes(shape, settings.sparsity, settings.values or VALUES, settings.block)
 
 
 def base_sizes(request: Request) -> list[tuple[int, int, int]]:
     """(bytes, bits, block) of every base that may be used."""
-    rows, inputs = request.shape
-    settings = request.settings
+    return possible_bases(request.shape, request.settings)
+
+
+def possible_bases(shape: tuple[int, int], settings: Settings) -> list[tuple[int, int, int]]:
+    """The same for a matrix [N, K] of that shape."""
+    rows, inputs = shape
     blocks = [block for block in settings.base_blocks if inputs % block == 0] or [min(settings.base_blocks)]
     return [(base_bytes(rows, inputs, bits, block), bits, block) for bits in settings.base_bits for block in blocks]
 
 
 def rounded(request: Request, weight: Tensor, bits: int, block: int) -> Base:
     """A matrix [N, K] rounded by GPTQ."""
-    return base(gptq_quantize(weight.float().numpy(), request.metric.moments, bits, block))
+    symmetric = request.settings.symmetric
+    values = weight.float().numpy()
+    found = gptq_quantize(values, request.metric.moments, bits, block, symmetric=symmetric, positive=symmetric)
+    return base(found)
 
 
 def _rounds(request: Request, bits: int, block: int, split: Split) -> Iterator[CompressedMatrix]:

@@ -1,0 +1,132 @@
+"""Sharing bytes between matrices by what they were measured to lose."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edgekit.checkpoint import open_checkpoint
+from edgekit.compress.layerwise.calibrate import metric_of
+from edgekit.compress.layerwise.fit import LayerJob, Work
+from edgekit.compress.layerwise.plan import settings_from
+from edgekit.compress.saten.allocation import Option, allocated
+from edgekit.compress.saten.decompose import compress_matrix
+from edgekit.compress.saten.methods.saten_augmented import asked_bytes, possible_bases
+from edgekit.compress.saten.request import Settings
+from edgekit.errors import ExportError
+from edgekit.files import atomic_write
+
+#: Methods whose loss falls by four with every bit: one probe, by plain quantisation, tells it all.
+QUANTISING = ("saten-augmented", "dense", "round")
+#: Bits per weight of that probe: 3-bit codes in blocks of 64, or the least above that which the inputs allow.
+PROBE_BITS = 3.6
+#: Shares of the budget that other methods are probed at.
+SHARES = (0.5, 1.0, 2.0)
+#: Bits per weight that a matrix may get, as shares of the average, in steps of STEP bits.
+LEAST, MOST, STEP = 0.6, 1.7, 0.125
+
+#: Losses are shared out by loss^DAMPING: they are of second order and of few tokens, and at their word (1) they starve
+#: what seems to matter least. Chosen by perplexity, see docs/compression.md.
+DAMPING = 0.75
+
+#: (bytes, loss) of a matrix.
+Points = list[tuple[int, float]]
+
+
+def probes(method: str, matrices: Mapping[str, tuple[int, int]], bits: float) -> dict[str, list[Work]]:
+    """What to fit for each matrix in order to know its loss at other sizes."""
+    found = {}
+    for name, (rows, columns) in matrices.items():
+        size = rows * columns / 8
+        if method in QUANTISING:
+            found[name] = [Work(name, "dense", int(PROBE_BITS * size), {"base_bits": [3]})]
+        else:
+            found[name] = [Work(name, method, int(bits * share * size), {"rounds": 1}) for share in SHARES]
+    return found
+
+
+def probe_layer(job: LayerJob) -> int:
+    """Fit a layer's probes on one thread and write the points: {matrix: [[bytes, loss], …]}. Returns the layer."""
+    result = Path(job.result)
+    if result.is_file():
+        return job.layer
+    torch.set_num_threads(1)
+    checkpoint = open_checkpoint(Path(job.checkpoint))
+    points: dict[str, Points] = {}
+    for work in job.works:
+        weight = torch.from_numpy(np.array(checkpoint.array(work.matrix), dtype=np.float32))
+        measured = metric_of(Path(job.statistics), job.layer, work.matrix, weight)
+        settings = settings_from(work.settings)
+        try:
+            fitted = compress_matrix(weight, work.method, budget=work.nbytes, measured=measured, settings=settings)
+        except ExportError:
+            continue  # too small for the method: larger probes tell
+        points.setdefault(work.matrix, []).append((fitted.nbytes, fitted.loss))
+    atomic_write(result, json.dumps(points))
+    return job.layer
+
+
+def least_bytes(method: str, shape: tuple[int, int], settings: Settings) -> int:
+    """What a matrix takes at least where a method's codes decide; 0 for other methods."""
+    if method not in QUANTISING:
+        return 0
+    part = asked_bytes(shape, settings) if method == "saten-augmented" else 0
+    return min(size for size, _, _ in possible_bases(shape, settings)) + part
+
+
+def shared(
+    method: str,
+    matrices: Mapping[str, tuple[int, int]],
+    points: Mapping[str, Points],
+    budget: int,
+    settings: Settings,
+) -> dict[str, Option]:
+    """Matrix -> its bytes and the loss that is expected there, together at most `budget`.
+
+    Raises:
+        ExportError: not even the least that each may get fits, or a method could not be probed.
+    """
+    weights = sum(rows * columns for rows, columns in matrices.values())
+    average = 8 * budget / weights
+    options: dict[str, list[Option]] = {}
+    for name, (rows, columns) in matrices.items():
+        size = rows * columns
+        least = max(LEAST * average, 8 * least_bytes(method, (rows, columns), settings) / size)
+        count = max(1, math.ceil((MOST * average - least) / STEP))
+        levels = [least + (MOST * average - least) * k / count for k in range(count + 1)]
+        sizes = [math.ceil(bits * size / 8) for bits in levels]
+        options[name] = [
+            Option(
+                f"{method} at {8 * nbytes / size:.3g} bits",
+                nbytes,
+                expected(method, points.get(name, []), nbytes, size) ** DAMPING,
+            )
+            for nbytes in sizes
+        ]
+    chosen = allocated(options, budget)
+    return {name: replace(option, loss=option.loss ** (1 / DAMPING)) for name, option in chosen.items()}
+
+
+def expected(method: str, points: Sequence[tuple[int, float]], nbytes: int, size: int) -> float:
+    """The loss at a size, from points of others: a straight line of log loss over bits, of slope log 4 for codes."""
+    if not points:
+        raise ExportError(
+            "a matrix must be measured before bytes are shared", f"{method} could not be tried", "allow more bytes"
+        )
+    bits = 8 * nbytes / size
+    known = sorted((8 * taken / size, math.log(max(loss, 1e-30))) for taken, loss in points)
+    if len(known) == 1 or method in QUANTISING:
+        place, loss = known[-1]
+        return math.exp(loss - math.log(4) * (bits - place))
+    pairs = [pair for pair in pairwise(known) if pair[1][0] > pair[0][0]]
+    if not pairs:
+        return math.exp(known[-1][1])
+    (left, low), (right, high) = next((pair for pair in pairs if bits <= pair[1][0]), pairs[-1])
+    return math.exp(low + (high - low) * (bits - left) / (right - left))

@@ -1,0 +1,205 @@
+"""What a compression is asked for, and how large the checkpoint then is."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from edgekit.checkpoint import Checkpoint
+from edgekit.compress.layerwise.stack import layer_of
+from edgekit.compress.saten.request import method_named
+from edgekit.compress.saten.sparse import sparsity_named
+from edgekit.compress.saten.storage import check_dtype
+from edgekit.contract import KIND_ENCODER
+from edgekit.errors import ExportError, ModelError
+from edgekit.layers.encoder import Encoder
+from edgekit.models.registry import encoder_on_meta, kind_of, model_on_meta
+
+#: Bits that a base may have where nothing else is asked for: dense methods may also keep 8.
+BASE_BITS = {"dense": (2, 3, 4, 8), "round": (2, 3, 4, 8)}
+
+
+EMBEDDINGS = ("keep", "int8")
+TM_PARAMS = "tm_params"
+LAYOUTS = ("edgekit", TM_PARAMS)
+#: Methods without a base of codes.
+TM_METHODS = ("saten", "saten-faithful", "svd", "svd-aware", "tt")
+#: Inputs that share a scale in TensorRT's codes of 4 bits (`edgekit.export.options.TENSORRT_BLOCK_SIZES`).
+SYMMETRIC_BLOCKS = (64, 128)
+
+
+@dataclass(frozen=True)
+class CompressOptions:
+    """What is asked for; exactly one of bits_per_weight, ratio and target_bytes.
+
+    Attributes:
+        method: of every matrix, or of those that allocation does not keep dense.
+        bits_per_weight: of the matrices that are compressed, everything counted.
+        ratio: bytes of all weights over those of the same weights in float16.
+        target_bytes: bytes of all weights.
+        sparsity: spelled as `sparsity_named` reads it; None leaves the sparse part to the method.
+        factors: dtype of factors, of `storage`; None for the method's own.
+        order: of tensor trains; None for the method's own.
+        base_bits: bit widths of bases; empty for the method's own.
+        symmetric: bases without zero points, in the blocks that TensorRT takes, for engines.
+        embeddings: "keep" as they are, or "int8": tables of embeddings and heads rounded to 8 bits.
+        layout: "edgekit", or "tm_params": that of Saten's published training code, float and not quantised.
+        rounds: of alternation.
+        keep: shell patterns of matrices that stay as they are.
+        allocate: share bytes among matrices by measured sensitivity; else all have as many bits per weight.
+        sequences, length: passages of the calibration text, and tokens of each.
+        minutes: time that fitting may take, by the estimate; None for any.
+        workers: layers that are fitted at one time.
+    """
+
+    method: str = "saten-augmented"
+    bits_per_weight: float | None = None
+    ratio: float | None = None
+    target_bytes: int | None = None
+    sparsity: str | None = None
+    factors: str | None = None
+    order: int | None = None
+    base_bits: tuple[int, ...] = ()
+    symmetric: bool = False
+    embeddings: str = "keep"
+    layout: str = "edgekit"
+    rounds: int = 4
+    keep: tuple[str, ...] = ()
+    allocate: bool = True
+    sequences: int = 32
+    length: int = 128
+    minutes: float | None = None
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        method_named(self.method)
+        if self.sparsity is not None:
+            sparsity_named(self.sparsity)
+        if self.factors is not None:
+            check_dtype(self.factors)
+        if self.embeddings not in EMBEDDINGS:
+            raise ExportError(
+                f"embeddings are one of {', '.join(EMBEDDINGS)}", f"{self.embeddings!r} was asked for", "choose one"
+            )
+        if self.layout not in LAYOUTS:
+            raise ExportError(f"a layout is one of {', '.join(LAYOUTS)}", f"it is {self.layout!r}", "choose one")
+        if self.layout == TM_PARAMS and self.method not in TM_METHODS:
+            raise ExportError(
+                f"tm_params holds tensor trains and residuals: {', '.join(TM_METHODS)} make such",
+                f"{self.method} was asked for",
+                "choose another --method, or leave --format out",
+            )
+        given = [self.bits_per_weight, self.ratio, self.target_bytes]
+        if sum(value is not None for value in given) != 1:
+            raise ExportError(
+                "a size is bits per weight, a ratio, or bytes",
+                f"{sum(value is not None for value in given)} of them were given",
+                "give one of --bits-per-weight, --ratio and --target-bytes",
+            )
+        if not all(value is None or (math.isfinite(value) and value > 0) for value in given):
+            raise ExportError("a size must be above 0", f"{given} was given", "give a larger one")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A checkpoint's weights.
+
+    Attributes:
+        matrices: what is compressed: weight -> [N, K], layer by layer.
+        kept_bytes: of everything else, as it will be stored.
+        weights: how many there are in all.
+    """
+
+    matrices: dict[str, tuple[int, int]]
+    kept_bytes: int
+    weights: int
+
+    @property
+    def compressed_weights(self) -> int:
+        """How many the matrices hold."""
+        return sum(rows * columns for rows, columns in self.matrices.values())
+
+
+def sizes_of(checkpoint: Checkpoint, keep: tuple[str, ...] = (), embeddings: str = "keep") -> Sizes:
+    """The matrices of all layers but those that match a pattern of `keep`, and what the rest takes.
+
+    Raises:
+        ModelError: nothing is left to compress.
+    """
+    found, rest, weights = {}, 0, 0
+    linear = linear_weights(checkpoint)
+    for name in weight_names(checkpoint):
+        spec = checkpoint.spec(name)
+        weights += math.prod(spec.shape)
+        layer = layer_of(name)
+        wanted = layer is not None and name in linear and not any(fnmatchcase(name, k) for k in keep)
+        if wanted:
+            found[name] = (layer or 0, (spec.shape[0], spec.shape[1]))
+        else:
+            rest += stored_bytes_of(checkpoint, name, embeddings)
+    if not found:
+        raise ModelError(
+            "a checkpoint to compress must have matrices in its layers",
+            "none is left",
+            "give fewer patterns of matrices to --keep",
+        )
+    order = sorted(found, key=lambda name: found[name][0])
+    return Sizes({name: found[name][1] for name in order}, rest, weights)
+
+
+def linear_weights(checkpoint: Checkpoint) -> set[str]:
+    """The weights of a model's linear layers."""
+    encoder = kind_of(checkpoint.config) == KIND_ENCODER
+    model: nn.Module = encoder_on_meta(checkpoint.config) if encoder else model_on_meta(checkpoint.config)
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+
+
+def weight_names(checkpoint: Checkpoint) -> list[str]:
+    """Names of all weights, without what no embedding depends on (an encoder's pooler, position numbers)."""
+    unused = Encoder.unused_weights if kind_of(checkpoint.config) == KIND_ENCODER else re.compile("(?!)")
+    return [name for name in checkpoint.names() if not unused.fullmatch(name)]
+
+
+#: What keeps its integers: GGML types whose zero is a code.
+EXACT_TYPES = {"Q8_0": 8, "Q4_0": 4}
+
+
+def is_table(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a weight is an embedding's or a head's: a matrix outside the layers whose rows are whole blocks of 32."""
+    shape = checkpoint.spec(name).shape
+    return layer_of(name) is None and len(shape) == 2 and shape[1] % 32 == 0 and shape[0] > 1
+
+
+def stored_bytes_of(checkpoint: Checkpoint, name: str, embeddings: str = "keep") -> int:
+    """What a weight takes that is not compressed: its own type, or float32 for integers that no base expresses."""
+    spec = checkpoint.spec(name)
+    size = math.prod(spec.shape)
+    bits = EXACT_TYPES.get(spec.dtype) if len(spec.shape) == 2 else None
+    if bits is None and embeddings == "int8" and is_table(checkpoint, name):
+        bits = 8
+    if bits is not None:
+        return size * bits // 8 + size // 32 * 2 + -(-size // 32 * bits // 8)
+    return size * {"float16": 2, "bfloat16": 2}.get(spec.dtype, 4)
+
+
+def budget_of(options: CompressOptions, sizes: Sizes) -> int:
+    """Bytes for all matrices together.
+
+    Raises:
+        ExportError: what is not compressed already takes more than was asked for.
+    """
+    if options.bits_per_weight is not None:
+        return int(options.bits_per_weight * sizes.compressed_weights / 8)
+    whole = options.target_bytes if options.target_bytes is not None else int((options.ratio or 0) * 2 * sizes.weights)
+    if whole <= sizes.kept_bytes:
+        least = sizes.kept_bytes / (2 * sizes.weights)
+        raise ExportError(
+            f"the weights that are not compressed (embeddings, norms) take {sizes.kept_bytes:,} bytes",
+            f"{whole:,} bytes were asked for in all",
+            f"ask for more than a ratio of {least:.3f}, or give --bits-per-weight of the matrices alone",
+        )
+    return whole - sizes.kept_bytes

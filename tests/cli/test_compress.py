@@ -1,0 +1,102 @@
+"""edgekit compress on tiny models: what it writes and prints, and what it refuses without a traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgekit.cli import compress as verb
+from edgekit.cli.main import cli
+from edgekit.compress.saten.request import method_names
+from edgekit.errors import EdgekitError
+from tests.compress.layerwise.small import compressed
+from tests.parity.tiny_models import write_checkpoint
+
+SMALL = ("--calibration-sequences", "4", "--calibration-length", "32", "--workers", "1", "--rounds", "1")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("cli") / "llama", "llama", num_hidden_layers=2)
+
+
+def edgekit(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def refusal(*arguments: str | Path) -> str:
+    result = edgekit(*arguments)
+    assert isinstance(result.exception, EdgekitError), (result.output, result.exception)
+    return str(result.exception)
+
+
+def test_the_methods_are_those_of_the_files() -> None:
+    assert sorted(verb.METHODS) == method_names()
+
+
+def test_a_model_is_compressed_and_inspected(source: Path, tmp_path: Path) -> None:
+    result = edgekit("compress", source, "-o", tmp_path / "out", "--bits-per-weight", "5", *SMALL, "--json")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert record == json.loads((tmp_path / "out" / "compression.json").read_text())
+    shown = edgekit("inspect", tmp_path / "out")
+    assert "14 matrices" in shown.output
+    rows = [line.split() for line in shown.output.splitlines() if line.startswith("model.layers.")]
+    assert len(rows) == 14
+    facts = json.loads(edgekit("inspect", tmp_path / "out", "--json").stdout)["compression"]
+    assert facts["bytes"] == record["matrix_bytes"]
+    assert {entry["matrix"].removesuffix(".weight") for entry in facts["matrices"]} == {row[0] for row in rows}
+    # 4.625 bits are what plain int4 takes; whatever takes more is told.
+    assert {e["matrix"] for e in facts["matrices"] if e["bits_per_weight"] > 4.625} == set(
+        facts["reads_more_than_int4"]
+    )
+    # A low-rank or sparse part takes time that codes alone do not.
+    corrected = {e["matrix"] for e in facts["matrices"] if e["form"] != "codes"}
+    assert corrected == set(facts["slower_than_int4"])
+
+
+def test_an_estimate_writes_nothing(source: Path, tmp_path: Path) -> None:
+    result = edgekit("compress", source, "-o", tmp_path / "out", "--ratio", "0.7", *SMALL, "--dry-run", "--json")
+    estimate = json.loads(result.stdout)["estimate"]
+    assert estimate["weight_bytes"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_goes_by_way_of_a_file(source: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    assert edgekit("compress", source, "-o", plan, "--bits-per-weight", "5", "--plan-only", *SMALL).exit_code == 0
+    result = edgekit("compress", source, "-o", tmp_path / "out", "--plan", plan, *SMALL)
+    assert result.exit_code == 0, result.output
+    straight = edgekit("compress", source, "-o", tmp_path / "straight", "--bits-per-weight", "5", *SMALL)
+    assert straight.exit_code == 0, straight.output
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "straight")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [
+        ((), "0 of them were given"),
+        (("--bits-per-weight", "4", "--ratio", "0.5"), "2 of them were given"),
+        (("--bits-per-weight", "-1"), "-1.0"),
+        (("--bits-per-weight", "4", "--sparsity", "some"), "'some'"),
+        (("--bits-per-weight", "1", "--method", "dense", "--uniform"), "were allowed"),
+        (("--bits-per-weight", "5", "--keep", "*"), "none is left"),
+        (("--bits-per-weight", "5", "--resume"), "holds none"),
+        (("--bits-per-weight", "5", "--budget-minutes", "0.01"), "were allowed"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(arguments: tuple[str, ...], fact: str, source: Path, tmp_path: Path) -> None:
+    assert fact in refusal("compress", source, "-o", tmp_path / "out", *SMALL, *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_size_beside_a_plan_is_refused(source: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    compressed(source, plan, plan_only=True)
+    result = edgekit("compress", source, "-o", tmp_path / "out", "--plan", plan, "--ratio", "0.5")
+    assert result.exit_code == 2
+    assert "--ratio has no effect with --plan" in result.output

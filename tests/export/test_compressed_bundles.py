@@ -1,0 +1,165 @@
+"""Bundles of compressed checkpoints: they compute what the checkpoint stands for, and keep its numbers as they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from edgekit.bundle import Bundle, read_bundle
+from edgekit.checkpoint import open_checkpoint
+from edgekit.checkpoint.compressed import CompressedCheckpoint
+from edgekit.errors import ExportError
+from edgekit.export.bundle_from_checkpoint import ExportOptions, bundle_from_checkpoint
+from edgekit.export.compressed_layers import compressed_layers
+from edgekit.layers.compressed_linear import CompressedLinear
+from edgekit.models.registry import model_from_checkpoint
+from edgekit.parity.check import parity_of
+from edgekit.parity.encoder_check import encoder_parity
+from edgekit.progress import SilentProgress
+from tests.compress.layerwise.small import compressed
+from tests.parity.tiny_models import write_checkpoint
+from tests.tiny_encoder import write_encoder
+
+#: What is compressed, by a name: method and settings.
+CASES: dict[str, dict[str, Any]] = {
+    "augmented": {"bits_per_weight": 5.2, "allocate": True},
+    "augmented-2-of-4": {"sparsity": "2:4", "bits_per_weight": 9.0},
+    "saten": {"method": "saten", "bits_per_weight": 6.0},
+    "saten-sparse": {"method": "saten", "bits_per_weight": 7.0, "sparsity": "unstructured:80%", "factors": "int8"},
+    "svd-aware": {"method": "svd-aware", "bits_per_weight": 8.0},
+    "tt": {"method": "tt", "bits_per_weight": 8.0},
+    "faithful": {"method": "saten-faithful", "bits_per_weight": 10.0},
+    "dense": {"method": "dense", "bits_per_weight": 4.8, "allocate": True},
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """made(case): a tiny Llama compressed so."""
+    folder = tmp_path_factory.mktemp("compressed")
+    source = write_checkpoint(folder / "source", "llama", num_hidden_layers=2, intermediate_size=128)
+    known: dict[str, CompressedCheckpoint] = {}
+
+    def make(case: str) -> CompressedCheckpoint:
+        if case not in known:
+            compressed(source, folder / case, **CASES[case])
+            opened = open_checkpoint(folder / case)
+            assert isinstance(opened, CompressedCheckpoint)
+            known[case] = opened
+        return known[case]
+
+    return make
+
+
+def bundle(checkpoint: Any, folder: Path, dtype: str = "int8", form: str = "ort") -> Bundle:
+    options = ExportOptions(dtype=dtype, form=form)
+    return read_bundle(bundle_from_checkpoint(checkpoint, folder, options, progress=SilentProgress()))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_bundle_computes_what_the_checkpoint_stands_for(case: str, made: Any, tmp_path: Path) -> None:
+    checkpoint = made(case)
+    report = parity_of(bundle(checkpoint, tmp_path / "bundle"), checkpoint, tokens=8)
+    assert report.passed, report
+    exact = {check.name: check.relative_error for check in report.weights if check.name in checkpoint.records}
+    assert exact.keys() == checkpoint.records.keys()
+    assert max(exact.values()) < (5e-4 if case in ("tt", "faithful") else 1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+@pytest.mark.parametrize("form", ["ort", "portable"])
+def test_factors_alone_go_into_every_dtype(form: str, dtype: str, made: Any, tmp_path: Path) -> None:
+    checkpoint = made("saten-sparse")
+    report = parity_of(bundle(checkpoint, tmp_path / "bundle", dtype, form), checkpoint, tokens=8)
+    assert report.passed, report
+
+
+def test_codes_factors_and_values_are_the_stored_bytes(made: Any, tmp_path: Path) -> None:
+    checkpoint = made("augmented-2-of-4")
+    found = bundle(checkpoint, tmp_path / "bundle")
+    model = onnx.load(found.graph)
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    name = "model.layers.1.mlp.down_proj"
+    arrays = {key.partition(".")[2]: array for key, array in checkpoint.matrix(f"{name}.weight").arrays().items()}
+    stored = {key: array.tobytes() for key, array in arrays.items()}
+    words = constants[f"{name}.positions"].tobytes()
+    assert words[: len(stored["places"])] == stored["places"]
+    assert constants[f"{name}.values"].tobytes()[: len(stored["value_codes"])] == stored["value_codes"]
+    np.testing.assert_array_equal(constants[f"{name}.scales"].reshape(-1), arrays["scales"].reshape(-1).astype("f4"))
+
+
+def test_a_compressed_layer_is_the_dense_one(made: Any) -> None:
+    checkpoint = made("augmented")
+    layers = compressed_layers(checkpoint, ExportOptions(dtype="int8"))
+    model = model_from_checkpoint(checkpoint)
+    constants, seen = layers.constants(), 0
+    dense = {name: model.get_parameter(name).clone() for name in layers.corrections}
+    layers.place(model)
+    for name in layers.corrections:
+        module = model.get_submodule(name.removesuffix(".weight"))
+        assert isinstance(module, CompressedLinear)
+        for parameter in dict(module.named_parameters(recurse=False)):
+            key = f"{name.removesuffix('.weight')}.{parameter}"
+            value = torch.from_numpy(np.array(constants[key].load()))
+            setattr(module, parameter, nn.Parameter(value, requires_grad=False))
+        x = torch.from_numpy(np.random.default_rng(seen).normal(size=(2, 3, dense[name].shape[1])).astype(np.float32))
+        torch.testing.assert_close(module(x), x @ dense[name].T, rtol=1e-4, atol=1e-5)
+        seen += 1
+    assert seen > 3
+
+
+@pytest.mark.parametrize("name", ["t6", "llama_tpa", "gemma3_text"])
+def test_other_decoders_compute_what_their_checkpoints_stand_for(name: str, tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "source", name)
+    # Without codes and in float32, since random models of factors do not bear activations of 8 bits.
+    compressed(source, tmp_path / "small", method="saten", bits_per_weight=8.0)
+    checkpoint = open_checkpoint(tmp_path / "small")
+    report = parity_of(bundle(checkpoint, tmp_path / "bundle", "fp32"), checkpoint, tokens=8)
+    assert report.passed, report
+
+
+@pytest.mark.parametrize("case", ["bert", "mpnet"])
+def test_an_encoder_computes_what_its_checkpoint_stands_for(case: str, tmp_path: Path) -> None:
+    source = write_encoder(tmp_path / "source", case)
+    compressed(source, tmp_path / "small", embeddings="int8", bits_per_weight=6.0)
+    checkpoint = open_checkpoint(tmp_path / "small")
+    found = bundle(checkpoint, tmp_path / "bundle")
+    report = encoder_parity(found, checkpoint, texts=["a small lamp", "the boat came home"])
+    assert report.passed, report
+    assert [use.name for use in found.manifest.operators] == ["TTSparseLinear"]
+
+
+def test_codes_without_zero_points_go_into_every_form_with_blocks(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "source", "llama", num_hidden_layers=2, intermediate_size=128)
+    compressed(source, tmp_path / "small", symmetric=True, base_bits=(4,), bits_per_weight=5.5, embeddings="int8")
+    checkpoint = open_checkpoint(tmp_path / "small")
+    portable = bundle(checkpoint, tmp_path / "portable", form="portable")
+    assert parity_of(portable, checkpoint, tokens=8).passed
+    rules = bundle(checkpoint, tmp_path / "tensorrt", form="tensorrt").manifest.raw["rules"]
+    assert rules["quantize_linear_qdq"] == {"fired": 15, "refused": []}
+    with pytest.raises(ExportError, match="no codes with a scale per block"):
+        bundle(checkpoint, tmp_path / "jetpack6", form="jetpack6")
+    assert not (tmp_path / "jetpack6").exists()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "form", "fact"),
+    [("fp32", "ort", "a base of few bits"), ("fp16", "portable", "a base of few bits"), ("int8", "tensorrt", "others")],
+)
+def test_what_has_no_place_for_codes_is_refused(dtype: str, form: str, fact: str, made: Any, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=fact):
+        bundle(made("augmented"), tmp_path / "bundle", dtype, form)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_the_bundle_says_where_its_matrices_come_from(made: Any, tmp_path: Path) -> None:
+    found = bundle(made("augmented"), tmp_path / "bundle")
+    assert found.manifest.raw["quantization"]["origin"]["as compressed"] == 14
+    assert "compression" not in json.loads((tmp_path / "bundle" / "config.json").read_text())
