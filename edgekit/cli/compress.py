@@ -14,6 +14,15 @@ import click
 METHODS = ("dense", "round", "saten", "saten-augmented", "saten-faithful", "svd", "svd-aware", "tt")
 
 
+#: Options that say what a plan says already.
+_OF_A_PLAN = {
+    "method": "--method", "bits_per_weight": "--bits-per-weight", "ratio": "--ratio", "target_bytes": "--target-bytes",
+    "sparsity": "--sparsity", "factors": "--quantize-factors", "order": "--order", "base_bits": "--base-bits",
+    "symmetric": "--symmetric", "rounds": "--rounds", "allocate": "--allocate or --uniform",
+    "sequences": "--calibration-sequences", "length": "--calibration-length", "minutes": "--budget-minutes",
+}  # fmt: skip
+
+
 @click.command()
 @click.argument("checkpoint")
 @click.option(
@@ -76,7 +85,12 @@ METHODS = ("dense", "round", "saten", "saten-augmented", "saten-faithful", "svd"
 )
 @click.option("--calibration-sequences", "sequences", type=click.IntRange(min=2), default=32, show_default=True)
 @click.option("--calibration-length", "length", type=click.IntRange(min=8), default=128, show_default=True)
-@click.option("--budget-minutes", "minutes", type=float, help="Fewer rounds, so that it is expected to end in time.")
+@click.option(
+    "--budget-minutes",
+    "minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Fewer rounds, so that it is expected to end in time.",
+)
 @click.option("--plan-only", is_flag=True, help="Write the plan to the file named by -o, fit nothing.")
 @click.option("--plan", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Apply this plan.")
 @click.option("--workers", type=click.IntRange(min=1), help="Layers at one time.  [default: the processor's cores]")
@@ -109,6 +123,8 @@ def command(
     """
     if plan is not None and plan_only:
         raise click.UsageError("--plan and --plan-only exclude each other.")
+    if plan is not None:
+        _refuse_what_a_plan_says()
     from edgekit.checkpoint import open_checkpoint
     from edgekit.cli.convert import text_of
     from edgekit.cli.display_progress import displayed_progress
@@ -121,15 +137,19 @@ def command(
     from edgekit.compress.layerwise.estimate import estimate
     from edgekit.compress.layerwise.execute import on_cluster
     from edgekit.compress.layerwise.options import CompressOptions
+    from edgekit.compress.layerwise.plan import plan_from_file
 
     given: dict[str, Any] = {
         name: tuple(map(int, value)) if name == "base_bits" else value for name, value in choices.items()
     }
     if plan is not None:
-        given |= _size_of_plan(plan, given)
+        given |= _size_of_plan(plan)
     opened = open_checkpoint(checkpoint, offline=offline)
     options = CompressOptions(**given, workers=workers or os.cpu_count() or 1)
-    expected = estimate(opened, options, checked(opened, options))
+    sizes = checked(opened, options)
+    if plan is not None:
+        plan_from_file(plan, sizes.matrices)  # refused before anything is promised
+    expected = estimate(opened, options, sizes)
     if dry_run and as_json:
         click.echo(json.dumps({"destination": str(destination), "estimate": vars(expected)}, indent=2))
         return
@@ -176,11 +196,18 @@ def command(
     click.echo(f"next: edgekit inspect {shlex.quote(str(destination))}, or edgekit export it with --dtype int8")
 
 
-def _size_of_plan(plan: Path, given: dict[str, Any]) -> dict[str, Any]:
+def _refuse_what_a_plan_says() -> None:
+    """Options that a plan would overrule are refused, not ignored."""
+    current = click.get_current_context()
+    for name, option in _OF_A_PLAN.items():
+        if current.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(
+                f"{option} has no effect with --plan: the plan says so of each matrix; edit it there."
+            )
+
+
+def _size_of_plan(plan: Path) -> dict[str, Any]:
     """What the options' size is where a plan says it."""
-    sizes = [f"--{name.replace('_', '-')}" for name in ("bits_per_weight", "ratio", "target_bytes") if given[name]]
-    if sizes:
-        raise click.UsageError(f"{sizes[0]} has no effect with --plan: the plan says how many bytes each matrix takes.")
     try:
         about = json.loads(plan.read_text(encoding="utf-8")).get("about", {})
         return {"bits_per_weight": float(about.get("bits_per_weight", 4.0)), "allocate": False}

@@ -55,7 +55,7 @@ def command() -> None:
     type=click.IntRange(min=0),
     default=400_000,
     show_default=True,
-    help="Tokens of conversations; 0 for --text alone.",
+    help="Tokens of conversations, rounded up to whole batches; 0 for --text alone.",
 )
 @click.option("--length", type=click.IntRange(128), default=512, show_default=True, help="Tokens of a conversation.")
 @click.option("--epochs", type=click.FloatRange(min=0.01), default=1.0, show_default=True, help="Over the text.")
@@ -99,18 +99,24 @@ def train(checkpoint: str, destination: Path, as_json: bool, **chosen: Any) -> N
 
     require_torch("training draft heads")
     from edgekit.draft.estimate import estimate
+    from edgekit.draft.train import check_free
     from edgekit.draft.train import train as train_file
 
     device = _device(chosen["device"])
     source = open_checkpoint(checkpoint, offline=chosen["offline"])
     heads, text, options = _options(chosen)
-    if device == "cpu":
-        needed = estimate(source, heads, text, options, single_epochs=chosen["single_epochs"])
-        click.echo(needed.line(), err=True)
-    else:
-        click.echo("no estimate: what training takes was measured on CPUs only", err=True)
-    if chosen["dry_run"]:
+    needed = estimate(source, heads, text, options, single_epochs=chosen["single_epochs"]) if device == "cpu" else None
+    dry = chosen["dry_run"]
+    if dry and as_json:
+        said = None if needed is None else {**vars(needed), "seconds": needed.seconds}
+        click.echo(json.dumps({"output": str(destination), "estimate": said}, indent=2))
         return
+    unknown = "no estimate: what training takes was measured on CPUs only"
+    click.echo(unknown if needed is None else needed.line(), err=not dry)
+    if dry:
+        return
+    if not chosen["overwrite"]:
+        check_free(destination, heads)
     deadline = None if chosen["minutes"] is None else time.monotonic() + 60 * chosen["minutes"]
     with interruptible() as interrupted, displayed_progress() as progress:
 

@@ -16,6 +16,8 @@ def draft_rows(draft: DraftInfo) -> list[tuple[str, str]]:
         ("  components", f"{draft.rank}, {noise}"),
         ("  read", f"the residual stream after layers {', '.join(map(str, draft.feature_layers))}"),
     ]
+    if draft.window:
+        rows.append(("  see", f"{draft.window} earlier positions"))
     for way, rates in draft.acceptance.items():
         listed = ", ".join(f"{100 * rate:.0f} %" for rate in rates)
         rows.append((f"  accepted, {way}", f"{listed} (as measured in training, each given those before it)"))

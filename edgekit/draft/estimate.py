@@ -10,7 +10,7 @@ import torch
 from edgekit.checkpoint import Checkpoint
 from edgekit.draft.features import feature_bytes
 from edgekit.draft.text import TextOptions
-from edgekit.draft.train import HeadOptions
+from edgekit.draft.train import HeadOptions, sizes_of
 from edgekit.draft.trainer import TrainOptions
 
 #: Multiply-adds a second of one thread, measured on a Zen 5 core: of text that is generated (48 rows, int8), and of
@@ -49,7 +49,12 @@ class Estimate:
 def estimate(
     checkpoint: Checkpoint, heads: HeadOptions, text: TextOptions, options: TrainOptions, *, single_epochs: float
 ) -> Estimate:
-    """From counts of multiply-adds: of the model per token, and of the heads' unembedding per position."""
+    """From counts of multiply-adds: of the model per token, and of the heads' unembedding per position.
+
+    Raises:
+        ModelError: see `sizes_of`.
+    """
+    layers = len(sizes_of(checkpoint, heads).feature_layers)
     config, threads = checkpoint.config, torch.get_num_threads()
     width = int(config["hidden_size"])
     model = sum(math.prod(checkpoint.spec(name).shape) for name in checkpoint.names())
@@ -58,7 +63,6 @@ def estimate(
     unembedding = width * heads.vocabulary * heads.tokens * _TRAINING_PASSES
     trunk = 12 * width * width * _TRAINING_PASSES
     mixture = options.epochs * (heads.rank * unembedding + trunk) if heads.rank > 1 else 0.0
-    layers = len(heads.feature_layers or (1, 2, 3))
     rate = _TRAIN * threads * (1.0 if options.compute == "bfloat16" else _FLOAT32)
     return Estimate(
         threads,

@@ -28,7 +28,7 @@ from edgekit.draft.tokens import Student, TokenReader, kept_states
 from edgekit.draft.trainer import Course, TrainOptions, steps_of, train_heads, windows_of
 from edgekit.draft.vocabulary import frequent_tokens
 from edgekit.draft.workplace import begin
-from edgekit.errors import ModelError
+from edgekit.errors import CheckpointError, ModelError
 from edgekit.files import atomic_file, atomic_write
 from edgekit.heal.full_attention import head_of
 from edgekit.layers.decoder import Decoder
@@ -106,7 +106,7 @@ def train(
         PromptError, ExportError: the text cannot be had.
         DoesNotFit: the disk is too small.
     """
-    config = _sizes(checkpoint, heads)
+    config = sizes_of(checkpoint, heads)
     settings = {
         **asdict(options), "single_epochs": single_epochs, "mixture_rate": mixture_rate, "device": device
     }  # fmt: skip
@@ -149,7 +149,7 @@ def train(
     }
     chosen = MIXTURE if config.rank > 1 else SINGLE
     for name in (*(f"{MIXTURE}.{rank}" for rank in heads.also), chosen):
-        path = destination if name == chosen else destination.with_suffix(f"{name.removeprefix(MIXTURE)}.safetensors")
+        path = destination if name == chosen else _beside(destination, int(name.removeprefix(f"{MIXTURE}.")))
         entry = {**record, **_reached(courses[name])}
         table = found[name].reader.table(frozen.states)
         write_heads(path, DraftFile(found[name].heads.cpu(), table, frozen.vocabulary.cpu(), entry))
@@ -157,6 +157,18 @@ def train(
     atomic_write(destination.with_suffix(".history.json"), json.dumps(history))
     shutil.rmtree(folder)
     return Trained(True, seconds, entry)
+
+
+def _beside(destination: Path, rank: int) -> Path:
+    """Where another mixture goes."""
+    return destination.with_suffix(f".{rank}.safetensors")
+
+
+def check_free(destination: Path, heads: HeadOptions) -> None:
+    """Raises CheckpointError: a file of another mixture, of `heads.also`, would replace one that is there."""
+    for path in (_beside(destination, rank) for rank in heads.also):
+        if path.exists():
+            raise CheckpointError("the destination must be free", f"{path} exists", "choose another, or --overwrite")
 
 
 def _reached(course: Course) -> dict[str, Any]:
@@ -168,8 +180,8 @@ def _reached(course: Course) -> dict[str, Any]:
     }
 
 
-def _sizes(checkpoint: Checkpoint, heads: HeadOptions) -> DraftConfig:
-    """The sizes asked for, of this model."""
+def sizes_of(checkpoint: Checkpoint, heads: HeadOptions) -> DraftConfig:
+    """The sizes asked for, of this model. Raises ModelError: it caps its logits, or has not these layers."""
     width, layers = int(checkpoint.config["hidden_size"]), int(checkpoint.config["num_hidden_layers"])
     if checkpoint.config.get("final_logit_softcapping"):
         raise ModelError("draft heads need logits that are a product with the head", "this model caps its logits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,12 +69,24 @@ def test_an_estimate_writes_nothing(source: Path, tmp_path: Path) -> None:
 def test_a_plan_goes_by_way_of_a_file(source: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     assert edgekit("compress", source, "-o", plan, "--bits-per-weight", "5", "--plan-only", *SMALL).exit_code == 0
-    result = edgekit("compress", source, "-o", tmp_path / "out", "--plan", plan, *SMALL)
+    result = edgekit("compress", source, "-o", tmp_path / "out", "--plan", plan, "--workers", "1")
     assert result.exit_code == 0, result.output
     straight = edgekit("compress", source, "-o", tmp_path / "straight", "--bits-per-weight", "5", *SMALL)
     assert straight.exit_code == 0, straight.output
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "straight")]
     assert files[0] == files[1]
+
+
+def test_what_an_edited_plan_says_is_recorded(source: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    assert edgekit("compress", source, "-o", plan, "--ratio", "0.9", "--plan-only", "--uniform", *SMALL).exit_code == 0
+    document = json.loads(plan.read_text())
+    document["matrices"] = [{**document["matrices"][0], "method": "svd", "bytes": 5000}, document["matrices"][1]]
+    plan.write_text(json.dumps(document))
+    result = edgekit("compress", source, "-o", tmp_path / "out", "--plan", plan, "--workers", "1", "--json")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert (record["method"], record["matrices"]) == ("saten-augmented, svd", 2)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +98,7 @@ def test_a_plan_goes_by_way_of_a_file(source: Path, tmp_path: Path) -> None:
         (("--bits-per-weight", "4", "--sparsity", "some"), "'some'"),
         (("--bits-per-weight", "1", "--method", "dense", "--uniform"), "were allowed"),
         (("--bits-per-weight", "5", "--keep", "*"), "none is left"),
+        (("--bits-per-weight", "5", "--keep", "*.down"), "--keep *.down matches none of 14"),
         (("--bits-per-weight", "5", "--resume"), "holds none"),
         (("--bits-per-weight", "5", "--budget-minutes", "0.01"), "were allowed"),
     ],
@@ -94,9 +108,36 @@ def test_what_cannot_be_done_is_refused(arguments: tuple[str, ...], fact: str, s
     assert not (tmp_path / "out").exists()
 
 
-def test_a_size_beside_a_plan_is_refused(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (lambda text: text[:200], "JSONDecodeError"),
+        (lambda text: text.replace('"bytes"', '"bytez"', 1), "KeyError: 'bytes'"),
+        (lambda text: text.replace('"sequences": 4', '"sequences": 0'), "plan.json: 0"),
+        (lambda text: text.replace('"length": 32', '"length": 7'), "plan.json: 7"),
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_plan_that_is_wrong_is_refused_before_anything_is_done(
+    change: Callable[[str], str], fact: str, more: tuple[str, ...], source: Path, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.json"
+    made = edgekit("compress", source, "-o", plan, "--bits-per-weight", "5", "--plan-only", "--uniform", *SMALL)
+    assert made.exit_code == 0
+    plan.write_text(change(plan.read_text()))
+    assert fact in refusal("compress", source, "-o", tmp_path / "out", "--plan", plan, "--workers", "1", *more)
+    assert list(tmp_path.iterdir()) == [plan]
+
+
+def test_what_a_plan_says_is_refused_beside_it(source: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     compressed(source, plan, plan_only=True)
-    result = edgekit("compress", source, "-o", tmp_path / "out", "--plan", plan, "--ratio", "0.5")
-    assert result.exit_code == 2
-    assert "--ratio has no effect with --plan" in result.output
+    for options in (("--ratio", "0.5"), ("--method", "svd"), ("--rounds", "4"), ("--uniform",), ("--base-bits", "4")):
+        result = edgekit("compress", source, "-o", tmp_path / "out", "--plan", plan, *options)
+        assert result.exit_code == 2
+        assert options[0] in result.output
+        assert "has no effect with --plan" in result.output
+    # Every option but those that a plan says nothing of.
+    others = {"checkpoint", "destination", "calib", "plan", "plan_only", "scheduler", "workers", "resume", "overwrite",
+              "dry_run", "offline", "as_json", "embeddings", "layout", "keep"}  # fmt: skip
+    assert set(verb._OF_A_PLAN) == {each.name for each in verb.command.params} - others

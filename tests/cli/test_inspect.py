@@ -138,12 +138,14 @@ def test_the_draft_heads_of_a_bundle(tmp_path: Path, paper_draft: Callable[[Path
             "components": 2,
             "feature_layers": [1, 2],
             "features": 2 * hidden,
+            "window": 64,
             "acceptance": {"greedy": [0.75, 0.5, 0.4, 0.3]},
         }
     rows = dict(line.split("  ", 1) for line in invoke_rows(tmp_path / "bundle"))
     assert rows["draft heads"].strip() == "4 tokens out of 8,192, in draft.onnx"
     assert rows["components"].strip() == "8, 2 computed"
     assert rows["read"].strip() == "the residual stream after layers 1, 2"
+    assert rows["see"].strip() == "64 earlier positions"
     assert rows["accepted, greedy"].strip().startswith("75 %, 50 %, 40 %, 30 % (as measured in training")
 
 

@@ -124,7 +124,22 @@ def test_stopped_amid_hidden_states_it_goes_on(
 def test_the_estimate_comes_first_and_a_dry_run_ends_there(train: Callable[..., Result], tmp_path: Path) -> None:
     result = train("--dry-run")
     assert result.exit_code == 0
-    assert "estimate: about" in result.output
+    assert "estimate: about" in result.stdout
+    document = json.loads(train("--dry-run", "--json").stdout)
+    parts = ("talk_s", "features_s", "train_s")
+    assert document["estimate"]["seconds"] == sum(document["estimate"][part] for part in parts) > 0
+    impossible = train("--dry-run", "--feature-layers", "1,9")
+    assert "end at 3" in str(impossible.exception)
+    assert not list(tmp_path.glob(".h*"))
+
+
+def test_heads_beside_the_output_are_not_replaced_unasked(train: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "h.3.safetensors").write_text("mine")
+    refused = train("--also", "1", "--also", "3")
+    assert refused.exit_code == 1
+    assert f"{tmp_path / 'h.3.safetensors'} exists" in str(refused.exception)
+    assert (tmp_path / "h.3.safetensors").read_text() == "mine"
+    assert not (tmp_path / "h.safetensors").exists()
     assert not list(tmp_path.glob(".h*"))
 
 

@@ -229,7 +229,7 @@ def _record(
     rest = sum(record["bytes"] for name, record in records.items() if name not in fitted)
     plain = sum(_plain_bytes(checkpoint, name) for name in weight_names(checkpoint) if name not in records)
     return {
-        "method": options.method,
+        "method": ", ".join(sorted({entry.method for entry in plan.entries})),
         "source": {"path": checkpoint.path.name, "files": checkpoint.files()},
         "plan": {"settings": dict(plan.settings), "calibration": dict(plan.calibration)},
         "matrices": len(fitted),

@@ -128,7 +128,7 @@ def sizes_of(checkpoint: Checkpoint, keep: tuple[str, ...] = (), embeddings: str
     """The matrices of all layers but those that match a pattern of `keep`, and what the rest takes.
 
     Raises:
-        ModelError: nothing is left to compress.
+        ModelError: nothing is left to compress, or a pattern matches no matrix.
     """
     found, rest, weights = {}, 0, 0
     linear = linear_weights(checkpoint)
@@ -141,6 +141,14 @@ def sizes_of(checkpoint: Checkpoint, keep: tuple[str, ...] = (), embeddings: str
             found[name] = (layer or 0, (spec.shape[0], spec.shape[1]))
         else:
             rest += stored_bytes_of(checkpoint, name, embeddings)
+    in_layers = [name for name in weight_names(checkpoint) if layer_of(name) is not None and name in linear]
+    for pattern in keep:
+        if not any(fnmatchcase(name, pattern) for name in in_layers):
+            raise ModelError(
+                "a pattern of matrices to keep matches one at least",
+                f"--keep {pattern} matches none of {len(in_layers)}, such as {in_layers[0] if in_layers else 'none'}",
+                "write it as '*.down_proj.weight', with the names that edgekit inspect shows",
+            )
     if not found:
         raise ModelError(
             "a checkpoint to compress must have matrices in its layers",

@@ -31,6 +31,9 @@ SETTINGS: dict[str, type | tuple[type, ...]] = {
     "symmetric": bool,
 }
 
+#: Passages of the calibration text, and tokens of each.
+LEAST = {"sequences": 2, "length": 8}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -150,7 +153,10 @@ def _checked(found: Any, matrices: Mapping[str, tuple[int, int]]) -> Plan:
         entries.append(Entry(name, method, nbytes, rest, loss))
     if len({entry.matrix for entry in entries}) != len(entries) or not entries:
         raise ExportError("a plan names each matrix once", "one is there twice, or there is none", "correct it")
-    calibration = {key: int(found["calibration"][key]) for key in ("sequences", "length")}
+    calibration = {key: int(found["calibration"][key]) for key in LEAST}
+    for key, least in LEAST.items():
+        if calibration[key] < least:
+            raise ExportError(f"{key} of a plan's calibration are {least} at least", f"{calibration[key]}", "give more")
     order = {name: place for place, name in enumerate(matrices)}
     entries.sort(key=lambda entry: order[entry.matrix])
     plan = Plan(found["settings"], tuple(entries), calibration, found.get("about", {}))
