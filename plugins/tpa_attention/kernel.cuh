@@ -11,7 +11,7 @@
 namespace edgekit {
 
 constexpr int kDecodeRows = 8;          // up to this many new tokens take the split-M kernel
-constexpr int kSplitSlots = 128;        // a split has at least this many slots, unless the caller sets their number
+constexpr int kLeastSlots = 8;          // tiles become so small, where otherwise multiprocessors had nothing to do
 constexpr int kBlocksPerProcessor = 4;  // how many decode blocks are resident at the usual sizes
 constexpr int kTileRows = 64;           // key or value rows per decode tile, at most, where 4 slots take no more
 
@@ -53,6 +53,7 @@ DecodePlan plan_decode(const TpaAttentionParams& p, int heads_per_thread, int la
   plan.value_stride = columns;
   plan.keys_aligned = p.key_size % kUnit<T> == 0 && aligned_to(p.present_b_k, 16);
   plan.values_aligned = p.value_size % kUnit<T> == 0 && aligned_to(p.present_b_v, 16);
+  const int base_blocks = p.batch * p.fresh * plan.head_groups * plan.column_groups;
   for (plan.slots = 32;; plan.slots /= 2) {
     int offset = 0;
     const auto take = [&offset](std::size_t bytes) {
@@ -72,10 +73,12 @@ DecodePlan plan_decode(const TpaAttentionParams& p, int heads_per_thread, int la
     plan.state = take(sizeof(A) * 3 * block_heads);
     plan.shared_bytes = offset;
     if (plan.slots == 4) break;
-    if (plan.slots * std::max(p.rank_k, p.rank_v) <= kTileRows && offset <= kSharedUsual<T>) break;
+    if (plan.slots * std::max(p.rank_k, p.rank_v) > kTileRows || offset > kSharedUsual<T>) continue;
+    // What a block does for a tile, it does one after the other: with few blocks, time is their number of tiles.
+    const bool busy = ceil_div(p.total, plan.slots) >= ceil_div(p.multiprocessors, base_blocks);
+    if (p.splits > 0 || busy || plan.slots <= kLeastSlots) break;
   }
-  const int base_blocks = p.batch * p.fresh * plan.head_groups * plan.column_groups;
-  plan.unit = p.splits > 0 ? plan.slots : std::max(plan.slots, kSplitSlots);
+  plan.unit = plan.slots;
   plan.splits = p.splits > 0 ? p.splits
                              : split_count(p.total, plan.unit, base_blocks, kBlocksPerProcessor * p.multiprocessors);
   plan.splits = std::min(plan.splits, kMaxSplits);

@@ -34,25 +34,33 @@ struct DecodePlan {
 };
 
 // Rows of `width` elements into shared rows of `padded` elements (a multiple of 16 bytes), zero-filled. A row that
-// `take` refuses becomes zeros, whatever memory holds.
+// `take` refuses becomes zeros, whatever memory holds. It is asked for several rows before any of them is copied, so
+// that what it reads is under way at once, and also for rows beyond the last.
 template <class T, int THREADS, class Take>
 __device__ inline void load_rows(T* to, int stride, const T* from, int from_stride, int rows, int width, int padded,
                                  bool aligned, const Take& take) {
-  constexpr int LANES = 8;
+  constexpr int LANES = 8, STEP = THREADS / LANES, AT_ONCE = 4;
 #pragma unroll 1
-  for (int row = threadIdx.x / LANES; row < rows; row += THREADS / LANES) {
-    const bool wanted = take(row);
-    const T* source = from + static_cast<std::ptrdiff_t>(row) * from_stride;
-    T* target = to + row * stride;
-#pragma unroll 1
-    for (int column = threadIdx.x % LANES * kUnit<T>; column < padded; column += LANES * kUnit<T>) {
-      if (aligned) {
-        const bool inside = wanted && column < width;
-        copy16_async(target + column, inside ? source + column : from, inside);
-      } else {
+  for (int first = threadIdx.x / LANES; first < rows; first += AT_ONCE * STEP) {
+    bool wanted[AT_ONCE];
 #pragma unroll
-        for (int c = 0; c < kUnit<T>; ++c) {
-          target[column + c] = wanted && column + c < width ? source[column + c] : T{};
+    for (int b = 0; b < AT_ONCE; ++b) wanted[b] = take(first + b * STEP);
+#pragma unroll
+    for (int b = 0; b < AT_ONCE; ++b) {
+      const int row = first + b * STEP;
+      if (row >= rows) break;
+      const T* source = from + static_cast<std::ptrdiff_t>(row) * from_stride;
+      T* target = to + row * stride;
+#pragma unroll 1
+      for (int column = threadIdx.x % LANES * kUnit<T>; column < padded; column += LANES * kUnit<T>) {
+        if (aligned) {
+          const bool inside = wanted[b] && column < width;
+          copy16_async(target + column, inside ? source + column : from, inside);
+        } else {
+#pragma unroll
+          for (int c = 0; c < kUnit<T>; ++c) {
+            target[column + c] = wanted[b] && column + c < width ? source[column + c] : T{};
+          }
         }
       }
     }
@@ -105,6 +113,11 @@ __global__ void __launch_bounds__(LANES * 8, LANES == 32 ? 2 : 4)
 
   const int begin = split_begin(own_slot + 1, plan.splits, plan.unit, blockIdx.x);
   const int end = split_begin(own_slot + 1, plan.splits, plan.unit, blockIdx.x + 1);
+  // Reads the mask without a branch, so that several of these are under way at once: beyond the end the last slot's.
+  const auto visible_slot = [&](int slot) {
+    const bool real = mask[slot < end ? slot : end - 1] != 0;
+    return slot < end && (real || slot == own_slot);  // end <= own_slot + 1
+  };
   const auto load_keys = [&](int tile) {
     load_rows<T, Shape::threads>(keys, plan.key_stride, b_k + static_cast<std::size_t>(tile) * p.rank_k * p.key_size,
                                  p.key_size, plan.slots * p.rank_k, p.key_size, plan.key_columns, plan.keys_aligned,
@@ -114,10 +127,8 @@ __global__ void __launch_bounds__(LANES * 8, LANES == 32 ? 2 : 4)
   const auto load_values = [&](int tile) {
     load_rows<T, Shape::threads>(values, plan.value_stride,
                                  b_v + static_cast<std::size_t>(tile) * p.rank_v * p.value_size, p.value_size,
-                                 plan.slots * p.rank_v, columns, Shape::columns, plan.values_aligned, [&](int r) {
-                                   const int slot = tile + r / p.rank_v;
-                                   return slot < end && slot_visible(mask, own_slot, slot);
-                                 });
+                                 plan.slots * p.rank_v, columns, Shape::columns, plan.values_aligned,
+                                 [&](int r) { return visible_slot(tile + r / p.rank_v); });
     copy_commit();
   };
   if (begin < end) {
@@ -180,13 +191,22 @@ __global__ void __launch_bounds__(LANES * 8, LANES == 32 ? 2 : 4)
       copy_commit();  // an empty group keeps the count that copy_wait<1> relies on
     }
 
-    // 2. Scores of four slots per thread; neighbouring threads take neighbouring heads.
+    // 2. Scores of four slots per thread; neighbouring threads take neighbouring heads. Slots beyond the end read the
+    // last one's factors, and are not used: without a branch, loads do not wait for one another.
+    const int last = end - 1 - tile;
 #pragma unroll 1
     for (int i = tid; i < HB * (plan.slots / 4); i += Shape::threads) {
       const int h = i % HB, m0 = i / HB * 4;
+      bool visible[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) visible[j] = visible_slot(tile + m0 + j);
       A score[4] = {};
 #pragma unroll 1
       for (int s = 0; h < heads && s < p.rank_k; ++s) {
+        const T* a = a_k + static_cast<std::size_t>(tile) * a_k_step + s * p.heads + first_head + h;
+        T factors[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) factors[j] = a[(m0 + j < last ? m0 + j : last) * a_k_step];
         A key[4] = {};
         if (p.factored_query) {
 #pragma unroll 2
@@ -199,17 +219,12 @@ __global__ void __launch_bounds__(LANES * 8, LANES == 32 ? 2 : 4)
 #pragma unroll
           for (int j = 0; j < 4; ++j) key[j] = dots[h * plan.p_stride + s * plan.slots + m0 + j];
         }
-        const T* a = a_k + static_cast<std::size_t>(tile + m0) * a_k_step + s * p.heads + first_head + h;
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          if (tile + m0 + j < end) score[j] += key[j] * to_accum(a[static_cast<std::ptrdiff_t>(j) * a_k_step]);
-        }
+        for (int j = 0; j < 4; ++j) score[j] += key[j] * to_accum(factors[j]);
       }
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const int slot = tile + m0 + j;
-        const bool visible = slot < end && slot_visible(mask, own_slot, slot);
-        weights[h * (plan.slots + 1) + m0 + j] = visible ? score[j] * A(p.scale) : minus_infinity<A>();
+        weights[h * (plan.slots + 1) + m0 + j] = visible[j] ? score[j] * A(p.scale) : minus_infinity<A>();
       }
     }
     __syncthreads();
@@ -235,16 +250,25 @@ __global__ void __launch_bounds__(LANES * 8, LANES == 32 ? 2 : 4)
     }
     EDGEKIT_SEEDED_SYNC();
 
-    // 4. A weight of 0 does not silence a NaN in A_V: such a factor is not read.
-#pragma unroll 2
-    for (int i = tid; i < plan.slots * p.rank_v * HB; i += Shape::threads) {
-      const int h = i % HB, m = i / HB / p.rank_v, u = i / HB % p.rank_v;
-      const A weight = weights[h * (plan.slots + 1) + m];
-      A product = A(0);
-      if (h < heads && weight != A(0)) {
-        product = weight * to_accum(a_v[static_cast<std::size_t>(tile + m) * a_v_step + u * p.heads + first_head + h]);
+    // 4. A weight of 0 does not silence a NaN in A_V: such a factor is not multiplied.
+    constexpr int AT_ONCE = 4;
+    const T* a = a_v + static_cast<std::size_t>(tile) * a_v_step + first_head;
+    const int count = plan.slots * p.rank_v * HB;
+#pragma unroll 1
+    for (int first = tid; first < count; first += AT_ONCE * Shape::threads) {
+      T loaded[AT_ONCE];
+#pragma unroll
+      for (int b = 0; b < AT_ONCE; ++b) {
+        const int i = first + b * Shape::threads, h = i % HB, m = i / HB / p.rank_v, u = i / HB % p.rank_v;
+        loaded[b] = a[(m < last ? m : last) * a_v_step + u * p.heads + (h < heads ? h : 0)];
       }
-      w[i] = product;
+#pragma unroll
+      for (int b = 0; b < AT_ONCE; ++b) {
+        const int i = first + b * Shape::threads, h = i % HB, m = i / HB / p.rank_v;
+        if (i >= count) break;
+        const A weight = weights[h * (plan.slots + 1) + m];
+        w[i] = h < heads && weight != A(0) ? weight * to_accum(loaded[b]) : A(0);
+      }
     }
     copy_wait<1>();
     __syncthreads();

@@ -81,14 +81,27 @@ def test_the_launcher_splits_by_the_number_of_processors() -> None:
     def splits(shape: Shape, processors: int) -> int:
         return count(0, host_library.size_array(sizes(shape) | {"multiprocessors": processors}))
 
-    assert splits(shape, 1) == 4
-    assert splits(shape, 132) == 11
-    assert splits(replace(shape, past=100), 132) == 1
+    assert splits(shape, 1) == 4  # four blocks on a multiprocessor
+    assert splits(shape, 16) == 41  # 1301 slots are 41 tiles of 32
+    assert splits(shape, 64) == 82  # of 16, as 41 would leave multiprocessors without work
+    assert splits(shape, 132) == 163  # of 8
+    assert splits(replace(shape, past=100), 132) == 13  # none are smaller
     assert splits(replace(shape, batch=4, fresh=8), 16) == 2
     assert splits(replace(shape, fresh=9), 132) == 0
     np.testing.assert_allclose(
         run(shape, multiprocessors=132)["output"], run(shape, splits=1)["output"], rtol=1e-12, atol=1e-13
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [SHAPES[index] for index in (0, 1, 4, 6, 7, 9)], ids=str)
+def test_tiles_become_smaller_where_there_are_few(shape: Shape, dtype: str) -> None:
+    """As one sequence has them on a large GPU: a split is a tile of 8 slots, or of 4 where ranks are large."""
+    case = case_of(shape)
+    inputs = case.inputs(dtype)
+    outputs = run(shape, dtype, multiprocessors=132)
+    for name, expected in expected_outputs(SPEC, case, inputs).items():
+        assert_close(f"{dtype} {name}", outputs[name], expected, SPEC.tolerances[dtype])
 
 
 def test_the_two_kernels_meet_at_eight_new_tokens() -> None:
