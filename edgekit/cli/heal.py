@@ -50,9 +50,8 @@ import click
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
-    default=5e-4,
-    show_default=True,
-    help="Step of distillation, relative to the size of what is trained.",
+    help="Step of distillation, relative to the size of what is trained.  [default: 5e-4 of a converted model, 1e-2 of "
+    "a compressed one, whose codes must move by whole numbers]",
 )
 @click.option(
     "--compute",
@@ -77,7 +76,7 @@ def command(
     epochs: float,
     also: tuple[str, ...],
     batch: int,
-    rate: float,
+    rate: float | None,
     compute: str,
     resume: bool,
     overwrite: bool,
@@ -98,11 +97,12 @@ def command(
 
     require_torch("healing a model")
     from edgekit.checkpoint.compressed import CompressedCheckpoint
-    from edgekit.heal.compressed import heal_compressed
+    from edgekit.heal.compressed import COMPRESSED_RATE, heal_compressed
     from edgekit.heal.heal import heal
     from edgekit.heal.options import HealOptions
 
     student, source = open_checkpoint(checkpoint, offline=True), open_checkpoint(teacher, offline=offline)
+    rate = rate or (COMPRESSED_RATE if isinstance(student, CompressedCheckpoint) else HealOptions.rate)
     options = HealOptions(minutes, sequences, length, epochs, also, batch, rate, compute, steps)
     with displayed_progress() as progress:
         given: Any = {

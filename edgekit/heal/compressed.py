@@ -41,6 +41,8 @@ HELD_OUT_OF, HELD_OUT = 12, 12
 #: Steps that are timed for the estimate.
 TIMED = 3
 WARMUP = 10
+#: A good `HealOptions.rate`: codes of 4 bits change only by whole numbers.
+COMPRESSED_RATE = 1e-2
 #: Keys of configurations that say nothing of the model.
 _ABOUT = {"architectures", "_name_or_path", "transformers_version", "torch_dtype", "dtype"}
 
@@ -67,7 +69,6 @@ def heal_compressed(
     check_destination(destination, overwrite=overwrite, record=RECORD)
     folder = destination.with_name(f".{destination.name}.healing")
     contents = text or calibration_text()
-    _begin(folder, _job(compressed, source, options, contents), resume=resume, overwrite=overwrite)
     progress.stage("load")
     tokens = training_passages(compressed, contents, options.length)
     build: Callable[..., Any] = (
@@ -77,6 +78,7 @@ def heal_compressed(
     )
     student, teacher = build(compressed), build(source)
     trained = Trainable(student, compressed, options.also)
+    _begin(folder, _job(compressed, source, options, contents), resume=resume, overwrite=overwrite)
     likeness = likeness_of(compressed)
     course = _train(student, teacher, trained, tokens, likeness, options, folder, progress, save_every)
     progress.stage("write")
@@ -166,6 +168,7 @@ def _train(
         course["before"] = _held_out(student, teacher, held, likeness, options)
         if course["steps"] is None:
             course["steps"] = _steps_of(options, lambda: _loss(student, teacher, rows[:batch], likeness, options))
+            progress.note(f"{course['steps']:,} steps in {options.minutes:g} minutes, by the time of the first")
     began, saved = time.monotonic() - course["seconds"], time.monotonic()
 
     def save() -> None:

@@ -53,8 +53,10 @@ def next_tokens(student: Decoder, teacher: Decoder, ids: Tensor) -> tuple[Tensor
             own.flatten(0, 1), wanted.flatten(0, 1), head_of(student), head_of(teacher)
         )
     else:
-        logits = (model.logits(x).flatten(0, 1).log_softmax(-1) for model, x in ((student, own), (teacher, wanted)))
-        nats = functional.kl_div(*logits, reduction="batchmean", log_target=True)
+        log_own, log_wanted = student.logits(own).log_softmax(-1), teacher.logits(wanted).log_softmax(-1)
+        nats = functional.kl_div(
+            log_own.flatten(0, 1), log_wanted.flatten(0, 1), reduction="batchmean", log_target=True
+        )
     return nats, _error(found, expected)
 
 
