@@ -1,17 +1,18 @@
-"""Train what a conversion changed against the original, for minutes."""
+"""Train what a conversion or a compression changed against the original, for minutes."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
 
 @click.command()
-@click.argument("converted")
-@click.option("--teacher", metavar="CHECKPOINT", required=True, help="The model that it was converted from.")
+@click.argument("checkpoint", metavar="CHANGED")
+@click.option("--teacher", metavar="CHECKPOINT", required=True, help="The model that it was made from.")
 @click.option(
     "-o", "--output", "destination", metavar="DIR", required=True, type=click.Path(path_type=Path), help="Directory."
 )
@@ -20,7 +21,12 @@ import click
     type=click.FloatRange(min=0),
     default=20,
     show_default=True,
-    help="Of distillation end to end, after each layer is fitted by itself. 0 for the fits alone.",
+    help="Of distillation end to end; 0 for only the fits of a converted model's layers, which come first.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Of distillation of a compressed model, in the place of --minutes; repeatable to the last bit.",
 )
 @click.option(
     "--text",
@@ -33,9 +39,10 @@ import click
 @click.option("--epochs", type=click.FloatRange(min=0), default=2, show_default=True, help="Of the fits.")
 @click.option(
     "--also",
-    type=click.Choice(["q_proj", "o_proj"]),
+    type=click.Choice(["q_proj", "o_proj", "scales", "norms"]),
     multiple=True,
-    help="Train these projections of the original too; they then cannot keep the integers they were stored in.",
+    help="Train more. Converted: these projections of the original, which then cannot keep the integers they were "
+    "stored in. Compressed: the scales of codes, and norms.",
 )
 @click.option(
     "--batch", type=click.IntRange(min=1), default=2, show_default=True, help="Passages of a step of distillation."
@@ -43,9 +50,8 @@ import click
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
-    default=5e-4,
-    show_default=True,
-    help="Step of distillation, relative to the size of what is trained.",
+    help="Step of distillation, relative to the size of what is trained.  [default: 5e-4 of a converted model, 1e-2 of "
+    "a compressed one, whose codes must move by whole numbers]",
 )
 @click.option(
     "--compute",
@@ -59,27 +65,30 @@ import click
 @click.option("--offline", is_flag=True, help="Fetch nothing; fail if the teacher is not in the cache.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
-    converted: str,
+    checkpoint: str,
     teacher: str,
     destination: Path,
     minutes: float,
+    steps: int | None,
     text_path: Path | None,
     sequences: int,
     length: int,
     epochs: float,
     also: tuple[str, ...],
     batch: int,
-    rate: float,
+    rate: float | None,
     compute: str,
     resume: bool,
     overwrite: bool,
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Train what a conversion changed against the original, for minutes.
+    """Train what a conversion or a compression changed against the original, for minutes.
 
-    CONVERTED is a directory that `edgekit convert` wrote. First each layer is fitted to the original's attention, then
-    the whole is distilled. What is done is kept beside the output: after an interruption, --resume goes on from it.
+    CHANGED is a directory that `edgekit convert` or `edgekit compress` wrote. Of a converted model, first each layer is
+    fitted to the original's attention, then the whole is distilled. Of a compressed one, factors and single weights are
+    distilled; codes and positions stay, and no byte is added. What is done is kept beside the output: after an
+    interruption, --resume goes on from it.
     """
     from edgekit.checkpoint import open_checkpoint
     from edgekit.cli.convert import text_of
@@ -87,25 +96,35 @@ def command(
     from edgekit.cli.torch_needed import require_torch
 
     require_torch("healing a model")
-    from edgekit.heal.heal import HealOptions, heal
+    from edgekit.checkpoint.compressed import CompressedCheckpoint
+    from edgekit.heal.compressed import COMPRESSED_RATE, heal_compressed
+    from edgekit.heal.heal import heal
+    from edgekit.heal.options import HealOptions
 
-    student, source = open_checkpoint(converted, offline=True), open_checkpoint(teacher, offline=offline)
-    options = HealOptions(minutes, sequences, length, epochs, also, batch, rate, compute)
+    student, source = open_checkpoint(checkpoint, offline=True), open_checkpoint(teacher, offline=offline)
+    rate = rate or (COMPRESSED_RATE if isinstance(student, CompressedCheckpoint) else HealOptions.rate)
+    options = HealOptions(minutes, sequences, length, epochs, also, batch, rate, compute, steps)
     with displayed_progress() as progress:
-        record = heal(
-            student,
-            source,
-            destination,
-            options,
-            text=None if text_path is None else text_of(text_path),
-            resume=resume,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        given: Any = {
+            "text": None if text_path is None else text_of(text_path),
+            "resume": resume,
+            "overwrite": overwrite,
+            "progress": progress,
+        }
+        if isinstance(student, CompressedCheckpoint):
+            record = heal_compressed(student, source, destination, options, **given)
+        else:
+            record = heal(student, source, destination, options, **given)
     if as_json:
         click.echo(json.dumps(record, indent=2))
         return
     click.echo(f"wrote {destination}")
+    if "held_out" in record:
+        held, kept = record["held_out"], "" if record["kept"] else ", so that the checkpoint was kept as it was"
+        click.echo(f"distil  {record['steps']:,} steps in {record['seconds'] / 60:.1f} minutes")
+        click.echo(f"loss of passages not trained on  {held['before']:.5f} -> {held['after']:.5f}{kept}")
+        click.echo(f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype int8")
+        return
     if record["layers"]:
         mean = {when: sum(e[when] for e in record["layers"]) / len(record["layers"]) for when in ("before", "after")}
         click.echo(

@@ -69,13 +69,20 @@ def calibration_passages(checkpoint: Checkpoint, sequences: int, length: int, gi
     """Passages of a text (None: the one that edgekit carries) between the tokenizer's first and last token:
     int64 [sequences, length]."""
     contents = checkpoint.tokenizer_files()["tokenizer.json"]
-    tokenizer = Tokenizer.from_str(contents.decode())
+    around = enclosed(contents, torch.empty(1, 0, dtype=torch.int64)).shape[1]
+    return enclosed(
+        contents, calibration_tokens(contents, given or calibration_text(), sequences, max(2, length - around))
+    )
+
+
+def enclosed(tokenizer_json: bytes, tokens: torch.Tensor) -> torch.Tensor:
+    """Passages int64 [n, length] between what the tokenizer puts before and after a text."""
+    tokenizer = Tokenizer.from_str(tokenizer_json.decode())
     tokenizer.no_padding()
     around: list[int] = tokenizer.encode("").ids
     before, after = around[: len(around) // 2], around[len(around) // 2 :]
-    text = calibration_tokens(contents, given or calibration_text(), sequences, max(2, length - len(around)))
-    sides = [torch.tensor(side, dtype=torch.int64).expand(sequences, -1) for side in (before, after)]
-    return torch.cat([sides[0], text, sides[1]], dim=1)
+    sides = [torch.tensor(side, dtype=torch.int64).expand(len(tokens), -1) for side in (before, after)]
+    return torch.cat([sides[0], tokens, sides[1]], dim=1)
 
 
 def input_moments(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,39 +23,13 @@ from edgekit.errors import CheckpointError, ExportError, ModelError
 from edgekit.files import atomic_write
 from edgekit.heal.distill import Course, DistillOptions, distill
 from edgekit.heal.layerwise import LayerwiseOptions, fit_layers
+from edgekit.heal.options import HealOptions, check_compute
 from edgekit.heal.parameters import KEPT, all_trained
 from edgekit.layers.decoder import Decoder
 from edgekit.models.registry import check_weights, model_from_checkpoint, model_on_meta
 from edgekit.progress import Progress
 
-#: Types of the operands of products in distillation.
-COMPUTE = ("float32", "bfloat16")
 WEIGHTS, STATE, LOG, COURSE = "fitted.safetensors", "state.json", "losses.jsonl", "distilling.pt"
-
-
-@dataclass(frozen=True)
-class HealOptions:
-    """What is asked for.
-
-    Attributes:
-        minutes: of distillation end to end, after the layers are fitted.
-        sequences: passages of the text for fitting layers; distillation reads the whole text.
-        length: tokens of each, there and there.
-        epochs: over the passages for fitting.
-        also: projections of the source to train too (`edgekit.heal.parameters.KEPT`).
-        batch: passages of a step of distillation.
-        rate: of distillation, relative to a parameter's root mean square.
-        compute: "float32", or "bfloat16" for the operands of products in distillation.
-    """
-
-    minutes: float = 20.0
-    sequences: int = 64
-    length: int = 384
-    epochs: float = 2.0
-    also: tuple[str, ...] = ()
-    batch: int = DistillOptions.batch
-    rate: float = DistillOptions.rate
-    compute: str = DistillOptions.compute
 
 
 def heal(
@@ -136,10 +110,9 @@ def check_heal_options(options: HealOptions) -> None:
         raise ExportError(
             f"Healing can train {' and '.join(KEPT)} beside what was converted.", f"{unknown[0]!r} was asked for."
         )
-    if options.compute not in COMPUTE:
-        raise ExportError(f"Healing computes in {' or '.join(COMPUTE)}.", f"{options.compute!r} was asked for.")
-    if options.minutes < 0 or options.epochs < 0:
-        raise ExportError("Minutes and epochs must not be negative.", f"{options.minutes} and {options.epochs}.")
+    if options.steps is not None:
+        raise ExportError("Distillation of a converted model is told in minutes.", f"{options.steps} steps were given.")
+    check_compute(options)
 
 
 def _begin(

@@ -21,7 +21,8 @@ from edgekit.heal import heal as healing
 from edgekit.heal.distill import DistillOptions, divergence, keep_in_bfloat16, passages, precision
 from edgekit.heal.full_attention import full_attention, layer_output, layers_of, logits_of, tables_of
 from edgekit.heal.head_divergence import HeadDivergence
-from edgekit.heal.heal import HealOptions, heal
+from edgekit.heal.heal import heal
+from edgekit.heal.options import HealOptions
 from edgekit.heal.parameters import KEPT_RATE, all_trained, groups
 from edgekit.models.registry import model_from_checkpoint, model_from_config
 from edgekit.progress import SilentProgress
