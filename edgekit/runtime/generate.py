@@ -76,9 +76,11 @@ def generate(
     pending = context[statistics.reused_tokens :]
     statistics.processed_tokens = len(pending)
 
-    proposal = NO_DRAFT
+    proposal, moved = NO_DRAFT, False
     while True:
-        active = drafting if statistics.generated_tokens and len(pending) == 1 else None
+        # What the last position was is not known where another text took its place.
+        active = drafting if statistics.generated_tokens and len(pending) == 1 and not moved else None
+        moved = False
         with statistics.timed() as drafted:
             if active is not None:
                 # With the pending token they have to fit, and one more token is chosen after them.
@@ -132,7 +134,7 @@ def generate(
                 raise _full(f"all {capacity} tokens are used, {statistics.generated_tokens} of them generated")
             context, event = truncated(context)
             yield event
-            pending = context[cache.match(context) :]
+            pending, moved = context[cache.match(context) :], True
 
 
 def _left(options: GenerationOptions, statistics: Statistics) -> int:

@@ -234,6 +234,17 @@ def test_features_after_a_truncation() -> None:
         assert (np.diff(features[:, 1]) == 1).all()
 
 
+def test_a_truncation_to_what_the_cache_begins_with() -> None:
+    """All but the last token is in the cache, and of the position that chose it nothing is known any more."""
+    drafter = FakeDrafter(lambda tokens, count: [1] * count)
+    session = Featured(capacity=8)
+    drafting = Drafting([drafter], FixedLength(2))
+    events = run(session, [1] * 8, drafting, on_full="truncate-oldest", max_new_tokens=9)
+    assert sum(isinstance(event, Truncated) for event in events) > 1
+    assert drafter.features
+    assert all(features is not None for features in drafter.features)
+
+
 def test_a_copied_text_by_a_controller() -> None:
     """The prompt holds the answer: n-grams find it, and the controller takes them once plain steps are measured."""
     text = list(range(10, 200))
