@@ -23,6 +23,14 @@ from edgekit.models.registry import encoder_on_meta, kind_of, model_on_meta
 BASE_BITS = {"dense": (2, 3, 4, 8), "round": (2, 3, 4, 8)}
 
 
+#: Choices about a matrix's form, and the options that make them.
+FORMS = {
+    "sparsity": "--sparsity",
+    "factors": "--quantize-factors",
+    "order": "--order",
+    "base_bits": "--base-bits",
+    "symmetric": "--symmetric",
+}
 EMBEDDINGS = ("keep", "int8")
 TM_PARAMS = "tm_params"
 LAYOUTS = ("edgekit", TM_PARAMS)
@@ -76,7 +84,14 @@ class CompressOptions:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        method_named(self.method)
+        reads = method_named(self.method).READS
+        idle = [name for name in FORMS if getattr(self, name) and name not in reads]
+        if idle:
+            raise ExportError(
+                "what is chosen must have an effect",
+                f"{self.method} takes {', '.join(FORMS[name] for name in reads)}, and not {FORMS[idle[0]]}",
+                f"leave {FORMS[idle[0]]} out, or choose another --method",
+            )
         if self.sparsity is not None:
             sparsity_named(self.sparsity)
         if self.factors is not None:

@@ -57,7 +57,12 @@ class Request:
 
 
 class Method(Protocol):
-    """A module of `methods`; its name with hyphens is the method's."""
+    """A module of `methods`; its name with hyphens is the method's.
+
+    READS: which choices about a matrix's form it takes, of sparsity, factors, order, base_bits and symmetric.
+    """
+
+    READS: tuple[str, ...]
 
     def fit(self, request: Request) -> CompressedMatrix:
         """The matrix within the budget; ExportError where the method cannot make anything that small."""

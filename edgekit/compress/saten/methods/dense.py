@@ -7,6 +7,8 @@ from edgekit.compress.saten.correction import best_of
 from edgekit.compress.saten.methods.saten_augmented import base_sizes, rounded
 from edgekit.compress.saten.request import Request, too_small
 
+READS = ("base_bits", "symmetric")
+
 
 def fit(request: Request) -> CompressedMatrix:
     """The best bit width and block of those that fit."""

@@ -9,6 +9,8 @@ from edgekit.compress.saten.methods.saten_augmented import base_sizes
 from edgekit.compress.saten.pieces import Base, base
 from edgekit.compress.saten.request import Request, too_small
 
+READS = ("base_bits", "symmetric")
+
 
 def _base(weight: Floats, bits: int, block: int, symmetric: bool) -> Base:
     return base(quantize_blocks(weight, bits, block, symmetric=symmetric, positive=symmetric))

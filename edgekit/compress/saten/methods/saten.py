@@ -24,6 +24,8 @@ from edgekit.compress.saten.residual import pursued_mask
 from edgekit.compress.saten.sparse import Nothing
 from edgekit.compress.saten.sparse_format import sparse_bytes
 
+READS = ("sparsity", "factors", "order")
+
 #: Shares of the budget that are tried for the sparse part.
 SHARES = (0.0, 0.15, 0.3, 0.5)
 

@@ -28,6 +28,8 @@ from edgekit.compress.saten.request import Request, Settings, too_small
 from edgekit.compress.saten.residual import scaled_mask
 from edgekit.compress.saten.sparse_format import sparse_bytes
 
+READS = ("sparsity", "factors", "order", "base_bits", "symmetric")
+
 #: Shares of what the base leaves that are tried for the sparse part.
 SHARES = (0.0, 0.3, 1.0)
 

@@ -16,6 +16,8 @@ from edgekit.compress.saten.sparse import Nothing, Unstructured
 from edgekit.compress.saten.sparse_format import sparse, sparse_bytes
 from edgekit.compress.saten.storage import FLOAT
 
+READS = ("sparsity", "factors", "order")
+
 #: The paper's.
 SPARSITY = Unstructured(0.95)
 

@@ -8,6 +8,8 @@ from edgekit.compress.saten.request import Request, too_small
 from edgekit.compress.saten.storage import FLOAT
 from edgekit.compress.saten.whitening import Metric, metric
 
+READS = ("factors",)
+
 NAME = "svd"
 
 

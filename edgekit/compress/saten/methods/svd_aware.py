@@ -6,6 +6,8 @@ from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.methods.svd import pair_only
 from edgekit.compress.saten.request import Request
 
+READS = ("factors",)
+
 
 def fit(request: Request) -> CompressedMatrix:
     """Nearest in the request's metric."""

@@ -8,6 +8,8 @@ from edgekit.compress.saten.factors import train_within
 from edgekit.compress.saten.request import Request, too_small
 from edgekit.compress.saten.storage import FLOAT, stored_bytes
 
+READS = ("factors", "order")
+
 ORDER = 4
 
 
