@@ -7,7 +7,7 @@ from typing import Any
 
 from edgekit.benchmark.run import weight_bytes
 from edgekit.bundle import Bundle
-from edgekit.errors import BundleError
+from edgekit.bundle.graph import onnx_graph
 
 #: Operators that read one row of a table for each token.
 _LOOK_UP = ("Gather", "GatherBlockQuantized")
@@ -47,19 +47,9 @@ def traffic_of(bundle: Bundle, depth: float) -> Traffic:
 
 def _read_bytes(bundle: Bundle) -> int | None:
     """Of the data files, each stretch that something else than a look-up reads, once; None without onnx."""
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    except ModuleNotFoundError:
+    graph = onnx_graph(bundle)
+    if graph is None:
         return None
-    try:
-        graph = onnx.load(str(bundle.graph), load_external_data=False).graph
-    except DecodeError as error:
-        raise BundleError(
-            "a bundle's graph is an ONNX file",
-            f"{bundle.graph} is not one: {error}",
-            "make the bundle again: edgekit export CHECKPOINT -o BUNDLE --dtype DTYPE",
-        ) from error
     read = {name for node in graph.node if node.op_type not in _LOOK_UP for name in node.input}
     stretches: dict[tuple[str, str], int] = {}
     for tensor in graph.initializer:

@@ -27,13 +27,14 @@ from edgekit.draft.text import Text, TextOptions, text_tokens
 from edgekit.draft.tokens import Student, TokenReader, kept_states
 from edgekit.draft.trainer import Course, TrainOptions, steps_of, train_heads, windows_of
 from edgekit.draft.vocabulary import frequent_tokens
-from edgekit.draft.workplace import begin
+from edgekit.draft.workplace import work_folder
 from edgekit.errors import CheckpointError, ModelError
 from edgekit.files import atomic_file, atomic_write
 from edgekit.heal.full_attention import head_of
 from edgekit.layers.decoder import Decoder
 from edgekit.models.registry import model_from_checkpoint
 from edgekit.progress import Progress
+from edgekit.workplace import begin
 
 COURSE, SINGLE, MIXTURE = "course.json", "single", "mixture"
 
@@ -111,7 +112,7 @@ def train(
         **asdict(options), "single_epochs": single_epochs, "mixture_rate": mixture_rate, "device": device
     }  # fmt: skip
     job = {"checkpoint": checkpoint.files(), "heads": asdict(heads), "text": text.identity(), "options": settings}
-    folder = begin(destination, job, resume=resume, overwrite=overwrite)
+    folder = begin(work_folder(destination, overwrite=overwrite), job, resume=resume, overwrite=overwrite)
     started = time.monotonic()
     prepared = _prepared(checkpoint, config, text, options, torch.device(device), folder, progress, stop)
     if prepared is None:

@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
-from typing import Any
 
 from edgekit.errors import CheckpointError
-from edgekit.files import atomic_write
-
-_JOB = "job.json"
 
 
-def begin(destination: Path, job: dict[str, Any], *, resume: bool, overwrite: bool) -> Path:
-    """The folder to work in: a fresh one, or that of the run to go on with.
-
-    Args:
-        job: everything that decides the result.
+def work_folder(destination: Path, *, overwrite: bool) -> Path:
+    """The folder of a destination.
 
     Raises:
-        CheckpointError: the destination is taken; there is an unfinished run and neither `resume` nor `overwrite`; or
-            `resume` and none, or one of another job.
+        CheckpointError: the destination is taken, or a directory.
     """
     if destination.exists() and not overwrite:
         raise CheckpointError("the destination must be free", f"{destination} exists", "choose another, or --overwrite")
     if destination.is_dir():
         raise CheckpointError("draft heads are written to a file", f"{destination} is a directory", "name a file")
-    folder = destination.with_name(f".{destination.name}.training")
-    job = json.loads(json.dumps(job))
-    known = json.loads((folder / _JOB).read_text()) if (folder / _JOB).is_file() else None
-    if resume:
-        if known is None:
-            raise CheckpointError("resuming needs a run that was cut off", f"{folder} holds none", "leave --resume out")
-        if known != job:
-            changed = ", ".join(sorted(name for name in {**known, **job} if known.get(name) != job.get(name)))
-            raise CheckpointError(
-                "a run is resumed with the same checkpoint, text and options",
-                f"{folder} was begun with others: {changed}",
-                "give the same, or leave --resume out and begin again with --overwrite",
-            )
-        return folder
-    if known is not None and not overwrite:
-        raise CheckpointError(
-            "a run that was cut off is not thrown away unasked",
-            f"{folder} holds one",
-            "go on with --resume, or begin again with --overwrite",
-        )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    atomic_write(folder / _JOB, json.dumps(job))
-    return folder
+    return destination.with_name(f".{destination.name}.training")

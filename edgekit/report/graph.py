@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.bundle import Bundle
-from edgekit.errors import BundleError
+from edgekit.bundle.graph import onnx_graph
 
 #: Roles by a word of the constant's name, the first that fits; names are the checkpoint's.
 _ROLES = (
@@ -54,19 +54,9 @@ def graph_facts(bundle: Bundle) -> GraphFacts | None:
     Raises:
         BundleError: it is no ONNX file.
     """
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    except ModuleNotFoundError:
+    graph = onnx_graph(bundle)
+    if graph is None:
         return None
-    try:
-        graph = onnx.load(str(bundle.graph), load_external_data=False).graph
-    except DecodeError as error:
-        raise BundleError(
-            "a bundle's graph is an ONNX file",
-            f"{bundle.graph} is not one: {error}",
-            "make the bundle again: edgekit export CHECKPOINT -o BUNDLE --dtype DTYPE",
-        ) from error
     merged: dict[Any, Constant] = {}
     external = 0
     for tensor in graph.initializer:

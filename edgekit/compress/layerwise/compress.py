@@ -32,13 +32,14 @@ from edgekit.compress.layerwise.options import (
 from edgekit.compress.layerwise.plan import Entry, Plan, plan_from_file, settings_from
 from edgekit.compress.layerwise.stack import layer_of, stack_of
 from edgekit.compress.layerwise.tm_directory import write_tm_directory
-from edgekit.compress.layerwise.workplace import begin
+from edgekit.compress.layerwise.workplace import work_folder
 from edgekit.compress.layerwise.write import WEIGHTS, write_compressed, write_record
 from edgekit.contract import KIND_ENCODER
 from edgekit.errors import CheckpointError
 from edgekit.files import atomic_write, sha256_of
 from edgekit.models.registry import check_weights, encoder_on_meta, kind_of, model_on_meta
 from edgekit.progress import Progress
+from edgekit.workplace import begin
 
 PLAN = "plan.json"
 
@@ -87,7 +88,7 @@ def compress(
         "plan": sha256_of(plan) if plan is not None else None,
         "plan_only": plan_only,
     }
-    folder = begin(destination, job, resume=resume, overwrite=overwrite)
+    folder = begin(work_folder(destination), job, resume=resume, overwrite=overwrite)
     calibration = given.calibration if given else {"sequences": options.sequences, "length": options.length}
     statistics = folder / "calibration"
     progress.stage("open")
