@@ -7,7 +7,7 @@ from typing import Any
 
 from edgekit.benchmark.run import weight_bytes
 from edgekit.bundle import Bundle
-from edgekit.bundle.graph import onnx_graph
+from edgekit.report.onnx_graph import onnx_graph
 
 #: Operators that read one row of a table for each token.
 _LOOK_UP = ("Gather", "GatherBlockQuantized")

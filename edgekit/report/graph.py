@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.bundle import Bundle
-from edgekit.bundle.graph import onnx_graph
+from edgekit.report.onnx_graph import onnx_graph
 
 #: Roles by a word of the constant's name, the first that fits; names are the checkpoint's.
 _ROLES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit.bundle.read import Bundle
+from edgekit.bundle import Bundle
 from edgekit.errors import BundleError
 
 
