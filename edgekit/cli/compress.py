@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from edgekit.words import counted
+
 #: Names are repeated here, so that --help imports no torch; a test compares them with the files.
 METHODS = ("dense", "round", "saten", "saten-augmented", "saten-faithful", "svd", "svd-aware", "tt")
 
@@ -182,7 +184,7 @@ def command(
         click.echo(json.dumps(record, indent=2))
         return
     if plan_only:
-        click.echo(f"wrote {destination}: {record['matrices']} matrices, {record['bytes']:,} bytes at most")
+        click.echo(f"wrote {destination}: {counted(record['matrices'], 'matrices')}, {record['bytes']:,} bytes at most")
         click.echo(f"next: edgekit compress {shlex.quote(checkpoint)} -o DIR --plan {shlex.quote(str(destination))}")
         return
     click.echo(f"wrote {destination}")
