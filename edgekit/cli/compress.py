@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 #: Names are repeated here, so that --help imports no torch; a test compares them with the files.
-METHODS = ("dense", "round", "saten", "saten-augmented", "saten-faithful", "svd", "svd-aware", "tt")
+METHODS = ("dense", "gptq", "round", "saten", "saten-augmented", "saten-faithful", "svd", "svd-aware", "tt")
 
 
 #: Options that say what a plan says already.
@@ -35,7 +35,7 @@ _OF_A_PLAN = {
     show_default=True,
     help="saten-augmented: codes of few bits, corrected by low rank and single weights. saten: low rank and single "
     "weights, quantised, where activations notice. saten-faithful: as published. svd, svd-aware, tt: low rank, tensor "
-    "train. dense: codes alone, by GPTQ; round: to the nearest.",
+    "train. dense: codes alone; gptq: the same, as published; round: to the nearest.",
 )
 @click.option("--bits-per-weight", type=float, metavar="B", help="Of the layers' matrices, everything counted.")
 @click.option("--ratio", type=float, metavar="X", help="Of all weights, to the same in float16: 0.25 for a quarter.")

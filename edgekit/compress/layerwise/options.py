@@ -20,7 +20,7 @@ from edgekit.layers.encoder import Encoder
 from edgekit.models.registry import encoder_on_meta, kind_of, model_on_meta
 
 #: Bits that a base may have where nothing else is asked for: dense methods may also keep 8.
-BASE_BITS = {"dense": (2, 3, 4, 8), "round": (2, 3, 4, 8)}
+BASE_BITS = {"dense": (2, 3, 4, 8), "gptq": (2, 3, 4, 8), "round": (2, 3, 4, 8)}
 
 
 #: Choices about a matrix's form, and the options that make them.
