@@ -83,7 +83,7 @@ _OF_A_PLAN = {
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Calibration text, UTF-8.  [default: the text that edgekit carries]",
 )
-@click.option("--calibration-sequences", "sequences", type=click.IntRange(min=2), default=32, show_default=True)
+@click.option("--calibration-sequences", "sequences", type=click.IntRange(min=2), default=256, show_default=True)
 @click.option("--calibration-length", "length", type=click.IntRange(min=8), default=128, show_default=True)
 @click.option(
     "--budget-minutes",

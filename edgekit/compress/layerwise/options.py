@@ -78,7 +78,7 @@ class CompressOptions:
     rounds: int = 4
     keep: tuple[str, ...] = ()
     allocate: bool = True
-    sequences: int = 32
+    sequences: int = 256
     length: int = 128
     minutes: float | None = None
     workers: int = 1
