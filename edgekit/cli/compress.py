@@ -13,7 +13,7 @@ import click
 from edgekit.words import counted
 
 #: Names are repeated here, so that --help imports no torch; a test compares them with the files.
-METHODS = ("dense", "round", "saten", "saten-augmented", "saten-faithful", "svd", "svd-aware", "tt")
+METHODS = ("dense", "gptq", "round", "saten", "saten-augmented", "saten-faithful", "svd", "svd-aware", "tt")
 
 
 #: Options that say what a plan says already.
@@ -37,7 +37,7 @@ _OF_A_PLAN = {
     show_default=True,
     help="saten-augmented: codes of few bits, corrected by low rank and single weights. saten: low rank and single "
     "weights, quantised, where activations notice. saten-faithful: as published. svd, svd-aware, tt: low rank, tensor "
-    "train. dense: codes alone, by GPTQ; round: to the nearest.",
+    "train. dense: codes alone; gptq: the same, as published; round: to the nearest.",
 )
 @click.option("--bits-per-weight", type=float, metavar="B", help="Of the layers' matrices, everything counted.")
 @click.option("--ratio", type=float, metavar="X", help="Of all weights, to the same in float16: 0.25 for a quarter.")
@@ -85,7 +85,7 @@ _OF_A_PLAN = {
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Calibration text, UTF-8.  [default: the text that edgekit carries]",
 )
-@click.option("--calibration-sequences", "sequences", type=click.IntRange(min=2), default=32, show_default=True)
+@click.option("--calibration-sequences", "sequences", type=click.IntRange(min=2), default=256, show_default=True)
 @click.option("--calibration-length", "length", type=click.IntRange(min=8), default=128, show_default=True)
 @click.option(
     "--budget-minutes",

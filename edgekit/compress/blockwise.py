@@ -28,6 +28,8 @@ RANGES = {
 SMALLEST_SCALE = np.float32(2**-24)
 
 _ROWS_PER_TASK = 256
+#: Weights for which it pays to start threads.
+_LEAST_FOR_THREADS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,15 @@ def quantize_blocks(
             None for all alike.
     """
     tasks = [weight[start : start + _ROWS_PER_TASK] for start in range(0, len(weight), _ROWS_PER_TASK)]
-    with ThreadPoolExecutor() as pool:
-        parts = list(pool.map(lambda rows: _quantize_rows(rows, bits, block, symmetric, positive, importance), tasks))
+
+    def quantized(rows: Floats) -> tuple[Codes, Floats, Codes]:
+        return _quantize_rows(rows, bits, block, symmetric, positive, importance)
+
+    if weight.size < _LEAST_FOR_THREADS:
+        parts = [quantized(rows) for rows in tasks]
+    else:
+        with ThreadPoolExecutor() as pool:
+            parts = list(pool.map(quantized, tasks))
     codes, scales, zeros = (np.concatenate(column) for column in zip(*parts, strict=True))
     return BlockQuantized(codes, scales, zeros, bits, weight.shape[1])
 

@@ -18,7 +18,14 @@ ROWS_AT_A_TIME = 8192
 
 
 def gptq_quantize(
-    weight: Floats, moments: torch.Tensor, bits: int, block: int, *, symmetric: bool = False, positive: bool = False
+    weight: Floats,
+    moments: torch.Tensor,
+    bits: int,
+    block: int,
+    *,
+    symmetric: bool = False,
+    positive: bool = False,
+    upper: torch.Tensor | None = None,
 ) -> BlockQuantized:
     """Quantise W [N, K] so that E‖(W − Ŵ)x‖² is small.
 
@@ -26,8 +33,9 @@ def gptq_quantize(
         weight: float32 [N, K].
         moments: float32 or float64 [K, K], E[x xᵀ] of the inputs.
         bits, block, symmetric, positive: as in `quantize_blocks`.
+        upper: `inverse_factor` of the moments, where several matrices share it.
     """
-    upper = _inverse_factor(moments)
+    upper = inverse_factor(moments) if upper is None else upper
     importance = np.ascontiguousarray(moments.diagonal().float().numpy())
     # Rows do not depend on each other: a vocabulary's worth of them is done in parts, to bound the memory.
     starts = range(0, len(weight), ROWS_AT_A_TIME)
@@ -74,7 +82,7 @@ def _quantize_rows(
     )
 
 
-def _inverse_factor(moments: torch.Tensor) -> torch.Tensor:
+def inverse_factor(moments: torch.Tensor) -> torch.Tensor:
     """Upper Cholesky factor of the inverse of the damped moments, float32 [K, K]."""
     damped = moments.double()
     dead = damped.diagonal() <= 0

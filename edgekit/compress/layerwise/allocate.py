@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ from edgekit.checkpoint import open_checkpoint
 from edgekit.compress.layerwise.calibrate import metric_of
 from edgekit.compress.layerwise.fit import LayerJob, Work
 from edgekit.compress.layerwise.plan import settings_from
+from edgekit.compress.layerwise.worth import PROBE_CORRECTION, Points, code_sizes, probe_base
 from edgekit.compress.saten.allocation import Option, allocated
 from edgekit.compress.saten.decompose import compress_matrix
 from edgekit.compress.saten.methods.saten_augmented import asked_bytes, possible_bases
@@ -23,10 +24,8 @@ from edgekit.compress.saten.request import Settings
 from edgekit.errors import ExportError
 from edgekit.files import atomic_write
 
-#: Methods whose loss falls by four with every bit: one probe, by plain quantisation, tells it all.
-QUANTISING = ("saten-augmented", "dense", "round")
-#: Bits per weight of that probe: 3-bit codes in blocks of 64, or the least above that which the inputs allow.
-PROBE_BITS = 3.6
+#: Methods whose codes decide: a probe of codes tells the loss of others (`worth`).
+QUANTISING = ("saten-augmented", "dense", "gptq", "round")
 #: Shares of the budget that other methods are probed at.
 SHARES = (0.5, 1.0, 2.0)
 #: Bits per weight that a matrix may get, as shares of the average, in steps of STEP bits.
@@ -36,17 +35,20 @@ LEAST, MOST, STEP = 0.6, 1.7, 0.125
 #: what seems to matter least. Chosen by perplexity, see docs/compression.md.
 DAMPING = 0.75
 
-#: (bytes, loss) of a matrix.
-Points = list[tuple[int, float]]
 
-
-def probes(method: str, matrices: Mapping[str, tuple[int, int]], bits: float) -> dict[str, list[Work]]:
+def probes(
+    method: str, matrices: Mapping[str, tuple[int, int]], bits: float, settings: Settings
+) -> dict[str, list[Work]]:
     """What to fit for each matrix in order to know its loss at other sizes."""
     found = {}
     for name, (rows, columns) in matrices.items():
         size = rows * columns / 8
         if method in QUANTISING:
-            found[name] = [Work(name, "dense", int(PROBE_BITS * size), {"base_bits": [3]})]
+            base, code_bits, block = probe_base((rows, columns), settings)
+            chosen = {"base_bits": [code_bits], "base_blocks": [block], "rounds": 1, "symmetric": settings.symmetric}
+            found[name] = [Work(name, "dense", base, chosen)]
+            if method == "saten-augmented" and settings.sparsity is None:
+                found[name].append(Work(name, method, base + int(PROBE_CORRECTION * size), chosen))
         else:
             found[name] = [Work(name, method, int(bits * share * size), {"rounds": 1}) for share in SHARES]
     return found
@@ -59,7 +61,7 @@ def probe_layer(job: LayerJob) -> int:
         return job.layer
     torch.set_num_threads(1)
     checkpoint = open_checkpoint(Path(job.checkpoint))
-    points: dict[str, Points] = {}
+    points: dict[str, list[tuple[int, float]]] = {}
     for work in job.works:
         weight = torch.from_numpy(np.array(checkpoint.array(work.matrix), dtype=np.float32))
         measured = metric_of(Path(job.statistics), job.layer, work.matrix, weight)
@@ -96,35 +98,37 @@ def shared(
     weights = sum(rows * columns for rows, columns in matrices.values())
     average = 8 * budget / weights
     options: dict[str, list[Option]] = {}
-    for name, (rows, columns) in matrices.items():
-        size = rows * columns
-        least = max(LEAST * average, 8 * least_bytes(method, (rows, columns), settings) / size)
-        count = max(1, math.ceil((MOST * average - least) / STEP))
-        levels = [least + (MOST * average - least) * k / count for k in range(count + 1)]
-        sizes = [math.ceil(bits * size / 8) for bits in levels]
+    for name, shape in matrices.items():
+        size = shape[0] * shape[1]
         options[name] = [
-            Option(
-                f"{method} at {8 * nbytes / size:.3g} bits",
-                nbytes,
-                expected(method, points.get(name, []), nbytes, size) ** DAMPING,
-            )
-            for nbytes in sizes
+            Option(f"{method} at {8 * nbytes / size:.3g} bits", nbytes, loss**DAMPING)
+            for nbytes, loss in _sizes(method, shape, points.get(name, []), average, settings)
         ]
     chosen = allocated(options, budget)
     return {name: replace(option, loss=option.loss ** (1 / DAMPING)) for name, option in chosen.items()}
 
 
-def expected(method: str, points: Sequence[tuple[int, float]], nbytes: int, size: int) -> float:
-    """The loss at a size, from points of others: a straight line of log loss over bits, of slope log 4 for codes."""
+def _sizes(
+    method: str, shape: tuple[int, int], points: Points, average: float, settings: Settings
+) -> list[tuple[int, float]]:
+    """(bytes, loss) that a matrix may have where the average is so many bits per weight."""
     if not points:
         raise ExportError(
             "a matrix must be measured before bytes are shared", f"{method} could not be tried", "allow more bytes"
         )
-    bits = 8 * nbytes / size
+    size = shape[0] * shape[1]
+    if method in QUANTISING:
+        found = sorted(code_sizes(method, shape, settings, points))
+        within = [each for each in found if LEAST * average <= 8 * each[0] / size <= MOST * average]
+        return within if within and min(within) == found[0] else [found[0], *within]
+    count = max(1, math.ceil((MOST - LEAST) * average / STEP))
+    levels = [average * (LEAST + (MOST - LEAST) * k / count) for k in range(count + 1)]
+    return [(math.ceil(bits * size / 8), expected(points, bits, size)) for bits in levels]
+
+
+def expected(points: Points, bits: float, size: int) -> float:
+    """The loss at a size, from those of others: straight lines of log loss over bits."""
     known = sorted((8 * taken / size, math.log(max(loss, 1e-30))) for taken, loss in points)
-    if len(known) == 1 or method in QUANTISING:
-        place, loss = known[-1]
-        return math.exp(loss - math.log(4) * (bits - place))
     pairs = [pair for pair in pairwise(known) if pair[1][0] > pair[0][0]]
     if not pairs:
         return math.exp(known[-1][1])

@@ -89,7 +89,7 @@ def _forward(stack: Stack, folder: Path, progress: Progress, stopped: Stop) -> b
             if not _file(folder, "hidden", layer + 1).is_file():
                 hidden = _load(folder, "hidden", layer)
                 with stack.loaded(layer):
-                    _store(folder, "hidden", layer + 1, [stack.block(layer, x[None]) for x in hidden])
+                    _store(folder, "hidden", layer + 1, [stack.block(layer, x) for x in stack.grouped(hidden)])
             progress.advance()
     last = _load(folder, "hidden", stack.layers)
     gradients: list[Tensor] = []
@@ -107,9 +107,9 @@ def _backward(stack: Stack, folder: Path, layer: int) -> None:
     measured = Measured()
     gradients: list[Tensor] = []
     with stack.loaded(layer), _hooks(stack.linear(layer), measured):
-        for x, gradient in zip(hidden, after, strict=True):
-            leaf = x[None].requires_grad_()
-            gradients.append(*torch.autograd.grad(stack.block(layer, leaf), leaf, gradient[None]))
+        for x, gradient in zip(stack.grouped(hidden), stack.grouped(after), strict=True):
+            leaf = x.requires_grad_()
+            gradients.append(*torch.autograd.grad(stack.block(layer, leaf), leaf, gradient))
     if layer:
         _store(folder, "gradient", layer, gradients)
     tokens = stack.passages.numel()

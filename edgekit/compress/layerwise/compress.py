@@ -197,7 +197,7 @@ def _planned(options: CompressOptions, sizes: Sizes, layers: _Layers, calibratio
     entries = [Entry(name, options.method, int(bits * r * k / 8), {}) for name, (r, k) in sizes.matrices.items()]
     if options.allocate:
         works: dict[int, list[Work]] = {}
-        for name, found in probes(options.method, sizes.matrices, bits).items():
+        for name, found in probes(options.method, sizes.matrices, bits, settings_from(settings)).items():
             kept = settings if found[0].method == options.method else {}
             works.setdefault(layer_of(name) or 0, []).extend(
                 Work(work.matrix, work.method, work.nbytes, {**kept, **work.settings}) for work in found

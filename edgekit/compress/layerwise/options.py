@@ -20,7 +20,7 @@ from edgekit.layers.encoder import Encoder
 from edgekit.models.registry import encoder_on_meta, kind_of, model_on_meta
 
 #: Bits that a base may have where nothing else is asked for: dense methods may also keep 8.
-BASE_BITS = {"dense": (2, 3, 4, 8), "round": (2, 3, 4, 8)}
+BASE_BITS = {"dense": (2, 3, 4, 8), "gptq": (2, 3, 4, 8), "round": (2, 3, 4, 8)}
 
 
 #: Choices about a matrix's form, and the options that make them.
@@ -78,7 +78,7 @@ class CompressOptions:
     rounds: int = 4
     keep: tuple[str, ...] = ()
     allocate: bool = True
-    sequences: int = 32
+    sequences: int = 256
     length: int = 128
     minutes: float | None = None
     workers: int = 1

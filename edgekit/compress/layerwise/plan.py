@@ -106,7 +106,7 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
     for name in ("factors", "values"):
         if name in changes:
             check_dtype(changes[name])
-    for name, valid in (("base_bits", (2, 3, 4, 8)), ("base_blocks", (16, 32, 64, 128))):
+    for name, valid in (("base_bits", (2, 3, 4, 8)), ("base_blocks", (16, 32, 64, 128, 192, 256, 384))):
         if name in changes:
             changes[name] = tuple(changes[name])
             if not changes[name] or not set(changes[name]) <= set(valid):

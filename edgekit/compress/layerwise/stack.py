@@ -36,6 +36,8 @@ def layer_of(name: str) -> int | None:
     found = _LAYER.match(name)
     return int(found[2]) if found else None
 
+TOKENS_AT_A_TIME = 1024
+
 
 class Stack(ABC):
     """A model of whose blocks at most one holds weights.
@@ -59,11 +61,15 @@ class Stack(ABC):
 
     @abstractmethod
     def block(self, layer: int, x: Tensor) -> Tensor:
-        """The block's output for [1, S, hidden]. Inside `loaded(layer)`."""
+        """The block's output for [n, S, hidden]. Inside `loaded(layer)`."""
 
     @abstractmethod
     def loss(self, x: Tensor, index: int) -> Tensor:
         """Of a passage, from what the last block gives; a sum over its tokens. Inside `loaded(None)`."""
+
+    def grouped(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """[n, S, hidden] in parts that go through a block together: products of a single short passage are slow."""
+        return hidden.split(max(1, TOKENS_AT_A_TIME // hidden.shape[1]))
 
     @contextmanager
     def loaded(self, layer: int | None) -> Iterator[None]:
@@ -98,8 +104,8 @@ class DecoderStack(Stack):
     def block(self, layer: int, x: Tensor) -> Tensor:
         block: Any = self.blocks()[layer]
         tables: Any = self.model.get_submodule(str(block.rope))
-        past = tuple(x.new_empty(tensor.shape(1, 0)) for tensor in block.self_attn.cache_tensors())
-        mask = torch.ones(1, x.shape[1], dtype=torch.int64)
+        past = tuple(x.new_empty(tensor.shape(len(x), 0)) for tensor in block.self_attn.cache_tensors())
+        mask = torch.ones(x.shape[:2], dtype=torch.int64)
         output: Tensor = block(x, past, mask, tables.cos, tables.sin)[0]
         return output
 

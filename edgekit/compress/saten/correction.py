@@ -65,7 +65,7 @@ def stored_sparse(request: Request, error: Tensor, mask: Tensor, sparsity: Spars
         return None
     metric, settings = request.metric, request.settings
     weights = (metric.scale * metric.root[:, None]).square()
-    values = fitted_values(error, mask, metric)
+    values = fitted_values(error.float(), mask, metric)  # float32 will do for values of 8 bits
     return sparse(values, mask, sparsity, settings.values or VALUES, settings.block, weights)
 
 
@@ -79,13 +79,25 @@ def best_of(tries: Iterable[CompressedMatrix]) -> CompressedMatrix | None:
     return min(tries, key=lambda found: found.weighted_error, default=None)
 
 
-def best_of_rounds(tries: Iterable[Iterator[CompressedMatrix]]) -> CompressedMatrix | None:
-    """Several alternations, each giving a matrix per round: the one that is best after its first round goes on alone.
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """An alternation after its first round, and the rounds to come."""
 
-    Its best round wins: rounding may undo the last one's gain. None where none gives anything.
-    """
-    begun = [(first, rounds) for rounds in tries if (first := next(rounds, None)) is not None]
-    if not begun:
-        return None
-    first, rest = min(begun, key=lambda pair: pair[0].weighted_error)
-    return best_of([first, *rest])
+    first: CompressedMatrix
+    rest: Iterator[CompressedMatrix]
+
+
+def begun(tries: Iterable[Iterator[CompressedMatrix]]) -> list[Begun]:
+    """Several alternations, each giving a matrix per round; those that give none are left out."""
+    return [Begun(first, rounds) for rounds in tries if (first := next(rounds, None)) is not None]
+
+
+def leading(found: Iterable[Begun]) -> Begun | None:
+    """The one that is best after its first round; None of none."""
+    return min(found, key=lambda each: each.first.weighted_error, default=None)
+
+
+def best_of_rounds(found: Iterable[Begun]) -> CompressedMatrix | None:
+    """The one that leads goes on alone, and its best round wins: rounding may undo the last one's gain."""
+    leader = leading(found)
+    return best_of([leader.first, *leader.rest]) if leader else None

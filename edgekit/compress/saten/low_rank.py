@@ -72,7 +72,7 @@ def _stored_inputs(a: Tensor, metric: Metric, dtype: str, block: int) -> Stored:
     values = a.float().numpy()
     if values.shape[1] % block:  # a block across two rows is beyond GPTQ's grid
         return stored(values, dtype, block, _alike(metric.scale.square(), len(values)))
-    quantized = gptq_quantize(values, metric.damped, CODES[dtype], block, symmetric=True)
+    quantized = gptq_quantize(values, metric.moments, CODES[dtype], block, symmetric=True, upper=metric.upper)
     return stored_codes(quantized, values.shape, dtype)
 
 

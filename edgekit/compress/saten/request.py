@@ -38,7 +38,7 @@ class Settings:
     block: int = 64
     rounds: int = 4
     base_bits: tuple[int, ...] = (2, 3, 4)
-    base_blocks: tuple[int, ...] = (32, 64)
+    base_blocks: tuple[int, ...] = (32, 64, 128, 192, 256, 384)
     symmetric: bool = False
 
 

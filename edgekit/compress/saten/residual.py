@@ -29,15 +29,15 @@ def pursued_mask(error: Tensor, current: Tensor, sparsity: Sparsity, metric: Met
 
 
 def fitted_values(error: Tensor, mask: Tensor, metric: Metric, steps: int = STEPS) -> Tensor:
-    """S [N, K], nothing outside the mask, for which the metric's square of ΔW − S is least: float64.
+    """S [N, K], nothing outside the mask, for which the metric's square of ΔW − S is least.
 
     Rows do not depend on each other: (S M)_nk = (ΔW M)_nk for the k of the mask, by conjugate gradients on all rows
-    at once with M's diagonal as preconditioner, starting from ΔW itself.
+    at once with M's diagonal as preconditioner, starting from ΔW itself, in its type.
     """
-    inside = mask.double()
-    moments, diagonal = metric.damped, metric.scale.square()
-    found = error.double() * inside
-    rest = ((error.double() - found) @ moments) * inside
+    inside = mask.to(error.dtype)
+    moments, diagonal = metric.damped.to(error.dtype), metric.scale.square().to(error.dtype)
+    found = error * inside
+    rest = ((error - found) @ moments) * inside
     direction = rest / diagonal
     power = (rest * direction).sum(1)
     for _ in range(steps):
@@ -53,4 +53,4 @@ def fitted_values(error: Tensor, mask: Tensor, metric: Metric, steps: int = STEP
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
     """above / below as a column [N, 1]; 0 where nothing is below: that row has arrived."""
-    return torch.where(below > 0, above / below.clamp(min=1e-300), 0)[:, None]
+    return torch.where(below > 0, above / below.clamp(min=torch.finfo(below.dtype).tiny), 0)[:, None]

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from edgekit.compress.gptq import inverse_factor
 from edgekit.errors import ExportError
 
 #: Added to the moments' diagonal before they are factored or divided by, as a share of its mean: a few thousand
@@ -64,6 +65,11 @@ class Metric:
         """C, lower triangular, with C Cᵀ = the damped M: float64 [K, K]. ‖ΔW C‖_F² = E‖ΔW x‖² (SVD-LLM,
         arXiv 2403.07378, section 3.1)."""
         return cholesky(self.damped)
+
+    @cached_property
+    def upper(self) -> Tensor:
+        """What GPTQ needs of the moments: float32 [K, K]."""
+        return inverse_factor(self.moments)
 
 
 def metric(weight: Tensor, moments: Tensor | None = None, outputs: Tensor | None = None) -> Metric:

@@ -12,6 +12,7 @@ from edgekit.compress.saten.correction import (
     FACTORS,
     VALUES,
     Split,
+    begun,
     best_of_rounds,
     dense,
     splits,
@@ -32,7 +33,7 @@ SHARES = (0.0, 0.15, 0.3, 0.5)
 
 def fit(request: Request) -> CompressedMatrix:
     """The best split of the budget."""
-    found = best_of_rounds(_rounds(request, split) for split in splits(request, request.budget, SHARES))
+    found = best_of_rounds(begun(_rounds(request, split) for split in splits(request, request.budget, SHARES)))
     if found is None:
         raise too_small(request, "low rank with this sparse part", _least(request))
     return found

@@ -1,9 +1,11 @@
 """W ≈ Q_b(W) + low rank + sparse: a base of few bits, corrected where the activations notice.
 
-Alternating: the base rounds what the correction leaves, by GPTQ (arXiv 2210.17323); the correction is fitted to what
-the base leaves, in the metric (CALDERA, arXiv 2405.18886, algorithm 1). Its sparse part takes the weights that are
-largest for the activations out of the base before that is rounded (SpQR, arXiv 2306.03078): GPTQ then has no outliers
-to span, and its error, shaped to cancel, shows no single weights worth mending.
+Alternating: the base rounds what the correction leaves, by GPTQ (arXiv 2210.17323) and then coordinate descent; the
+correction is fitted to what the base leaves, in the metric (CALDERA, arXiv 2405.18886, algorithm 1). Its sparse part
+takes the weights that are largest for the activations out of the base before that is rounded (SpQR, arXiv 2306.03078):
+codes then have no outliers to span, and their error, shaped to cancel, shows no single weights worth mending. That is
+also why the bases that serve best have large blocks: what a scale for every 64 inputs costs is worth more as single
+weights.
 """
 
 from __future__ import annotations
@@ -13,12 +15,16 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from edgekit.compress.gptq import gptq_quantize
+from edgekit.compress.refine import refined
 from edgekit.compress.saten.compressed import CompressedMatrix, compressed
 from edgekit.compress.saten.correction import (
     VALUES,
+    Begun,
     Split,
+    begun,
     best_of_rounds,
     dense,
+    leading,
     splits,
     stored_factors,
     stored_sparse,
@@ -30,11 +36,14 @@ from edgekit.compress.saten.sparse_format import sparse_bytes
 
 READS = ("sparsity", "factors", "order", "base_bits", "symmetric")
 
-#: Shares of what the base leaves that are tried for the sparse part.
-SHARES = (0.0, 0.3, 1.0)
+#: Shares of what the base leaves that are tried for the sparse part, the first with every base.
+SHARES = (0.5, 0.0, 1.0)
 
 #: How many of the largest bases that fit are tried; smaller ones, which leave more to the correction, did worse.
-BASES = 2
+BASES = 3
+
+#: Sweeps of coordinate descent over a new base, and over one that is fitted again.
+FIRST, AGAIN = 1, 2
 
 
 def fit(request: Request) -> CompressedMatrix:
@@ -42,14 +51,22 @@ def fit(request: Request) -> CompressedMatrix:
     sizes = base_sizes(request)
     part = asked_bytes(request.shape, request.settings)
     fitting = sorted((size for size in sizes if size[0] + part <= request.budget), reverse=True)
-    found = best_of_rounds(
-        _rounds(request, bits, block, split)
-        for size, bits, block in fitting[:BASES]
-        for split in splits(request, request.budget - size, SHARES)
-    )
-    if found is None:
+    tried = [(_begun(request, base, SHARES[:1]), base) for base in fitting[:BASES]]
+    found = [each for several, _ in tried for each in several]
+    leader = leading(found)
+    if leader and request.settings.sparsity is None:
+        base = next(base for several, base in tried if leader in several)
+        found += _begun(request, base, SHARES[1:])
+    best = best_of_rounds(found)
+    if best is None:
         raise too_small(request, "a base with this correction", min(sizes)[0] + part)
-    return found
+    return best
+
+
+def _begun(request: Request, base: tuple[int, int, int], shares: tuple[float, ...]) -> list[Begun]:
+    """What (bytes, bits, block) of a base give with several shares."""
+    size, bits, block = base
+    return begun(_rounds(request, bits, block, split) for split in splits(request, request.budget - size, shares))
 
 
 def asked_bytes(shape: tuple[int, int], settings: Settings) -> int:
@@ -71,20 +88,31 @@ def possible_bases(shape: tuple[int, int], settings: Settings) -> list[tuple[int
     return [(base_bytes(rows, inputs, bits, block), bits, block) for bits in settings.base_bits for block in blocks]
 
 
-def rounded(request: Request, weight: Tensor, bits: int, block: int) -> Base:
-    """A matrix [N, K] rounded by GPTQ."""
+def rounded(request: Request, weight: Tensor, bits: int, block: int, sweeps: int = 0) -> Base:
+    """A matrix [N, K] rounded by GPTQ, then by sweeps of coordinate descent."""
     symmetric = request.settings.symmetric
     values = weight.float().numpy()
-    found = gptq_quantize(values, request.metric.moments, bits, block, symmetric=symmetric, positive=symmetric)
-    return base(found)
+    metric = request.metric
+    found = gptq_quantize(
+        values, metric.moments, bits, block, symmetric=symmetric, positive=symmetric, upper=metric.upper
+    )
+    return refitted(request, base(found), weight, sweeps)
+
+
+def refitted(request: Request, old: Base, weight: Tensor, sweeps: int) -> Base:
+    """A base brought nearer to a matrix [N, K]."""
+    symmetric, moments = request.settings.symmetric, request.metric.moments
+    return base(refined(old.quantized, weight.float().numpy(), moments, sweeps, positive=symmetric)) if sweeps else old
 
 
 def _rounds(request: Request, bits: int, block: int, split: Split) -> Iterator[CompressedMatrix]:
     weight = request.weight.double()
     mask = scaled_mask(weight, split.sparsity, request.metric)
     kept, low = weight * mask, dense(None, weight)
-    for _ in range(request.settings.rounds):
-        low_bit = rounded(request, weight - low - kept, bits, block)
+    low_bit = rounded(request, weight - kept, bits, block, FIRST)
+    for number in range(request.settings.rounds):
+        if number:
+            low_bit = refitted(request, low_bit, weight - low - kept, AGAIN)
         rest = weight - dense(low_bit, weight)
         factors = stored_factors(request, rest - kept, split.for_factors)
         low = dense(factors, weight)
@@ -92,5 +120,3 @@ def _rounds(request: Request, bits: int, block: int, split: Split) -> Iterator[C
         kept = dense(part, weight)
         pieces = [piece for piece in (low_bit, factors, part) if piece is not None]
         yield compressed("saten-augmented", weight, request.metric, pieces)
-        if factors is None and part is None:
-            return
