@@ -27,9 +27,12 @@ class TTSparseLinear {
         residual_(choice(attributes, "residual", {0, 1, 2, 3})),
         factor_bits_(choice(attributes, "factor_bits", {0, 16, 8, 4})),
         value_bits_(choice(attributes, "value_bits", {0, 16, 8, 4})),
+        base_bits_(choice(attributes, "base_bits", {0, 2, 3, 4})),
+        zero_points_(attributes.flag("zero_points")),
         factor_block_(block(attributes, "factor_block")),
         value_block_(block(attributes, "value_block")),
         kept_(choice(attributes, "group_kept", {1, 2, 3, 4})) {
+    if (base_bits_) throw ort::Refusal("base_bits must be 0: this library has no base yet", "it is " + std::to_string(base_bits_));
     if (!low_rank_ && !residual_) throw ort::Refusal("there must be a pair or a residual", "both are absent");
     if (low_rank_ != (rank_ > 0))
       throw ort::Refusal("rank must be at least 1 with a pair, 0 without", "it is " + std::to_string(rank_));
@@ -41,7 +44,7 @@ class TTSparseLinear {
   }
 
   void compute(ort::Context& context) const {
-    const int wanted = names::input_count(low_rank_, bias_, residual_, factor_bits_, value_bits_);
+    const int wanted = names::input_count(low_rank_, bias_, residual_, factor_bits_, value_bits_, base_bits_, zero_points_);
     if (context.input_count() != wanted)
       throw ort::Refusal("these attributes ask for " + std::to_string(wanted) + " inputs",
                          "the node has " + std::to_string(context.input_count()));
@@ -140,20 +143,22 @@ class TTSparseLinear {
   }
 
   const char* letters(Input which) const {
-    return names::input_axes(which, low_rank_, bias_, residual_, factor_bits_, value_bits_);
+    return names::input_axes(which, low_rank_, bias_, residual_, factor_bits_, value_bits_, base_bits_, zero_points_);
   }
 
   template <class E>
   const E* input(ort::Context& context, ort::Axes& axes, Input which) const {
     const char* operand = names::kInputNames[static_cast<int>(which)];
-    const int index = names::input_index(which, low_rank_, bias_, residual_, factor_bits_, value_bits_);
+    const int index = names::input_index(which, low_rank_, bias_, residual_, factor_bits_, value_bits_, base_bits_, zero_points_);
     const ort::Tensor<const E> tensor = context.input<E>(index, operand, ort::rank_of(letters(which)));
     axes.bind(operand, letters(which), tensor.shape);
     return tensor.data;
   }
 
   bool low_rank_, bias_;
-  int out_features_, rank_, entries_, residual_, factor_bits_, value_bits_, factor_block_, value_block_, kept_;
+  int out_features_, rank_, entries_, residual_, factor_bits_, value_bits_, base_bits_;
+  bool zero_points_;
+  int factor_block_, value_block_, kept_;
 };
 
 EDGEKIT_ORT_OPERATOR(TTSparseLinear)
