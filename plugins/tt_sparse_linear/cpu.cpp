@@ -31,9 +31,10 @@ class TTSparseLinear {
         zero_points_(attributes.flag("zero_points")),
         factor_block_(block(attributes, "factor_block")),
         value_block_(block(attributes, "value_block")),
-        kept_(choice(attributes, "group_kept", {1, 2, 3, 4})) {
-    if (base_bits_) throw ort::Refusal("base_bits must be 0: this library has no base yet", "it is " + std::to_string(base_bits_));
-    if (!low_rank_ && !residual_) throw ort::Refusal("there must be a pair or a residual", "both are absent");
+        kept_(choice(attributes, "group_kept", {1, 2, 3, 4})),
+        base_block_(size(attributes, "base_block", 1)) {
+    if (!low_rank_ && !residual_ && !base_bits_)
+      throw ort::Refusal("there must be a base, a pair or a residual", "all are absent");
     if (low_rank_ != (rank_ > 0))
       throw ort::Refusal("rank must be at least 1 with a pair, 0 without", "it is " + std::to_string(rank_));
     if ((residual_ != 0) != (entries_ > 0))
@@ -41,6 +42,9 @@ class TTSparseLinear {
     if ((!low_rank_ && factor_bits_) || (!residual_ && value_bits_))
       throw ort::Refusal("what is absent has 0 bits",
                          "factor_bits is " + std::to_string(factor_bits_) + ", value_bits " + std::to_string(value_bits_));
+    if (zero_points_ && !base_bits_) throw ort::Refusal("zero_points must be 0 without a base", "it is 1");
+    if (base_block_ % tt_sparse::kChunk || base_block_ > tt_sparse::kMostOfBlock)
+      throw ort::Refusal("base_block must be a multiple of 32 up to 128", "it is " + std::to_string(base_block_));
   }
 
   void compute(ort::Context& context) const {
@@ -73,6 +77,7 @@ class TTSparseLinear {
       check_positions(axes, p.inputs, weights);
       p.values = numbers(context, axes, Input::kValues, Input::kValueScales, value_bits_, value_block_, entries_);
     }
+    if (base_bits_) p.base = base(context, axes, p.inputs);
     if (bias_) p.bias = input<T>(context, axes, Input::kBias);
     const std::int64_t tokens = static_cast<std::int64_t>(axes["B"]) * axes["S"];
     if (tokens > std::numeric_limits<std::int32_t>::max())
@@ -126,6 +131,22 @@ class TTSparseLinear {
                          "K is " + std::to_string(width) + ", entries " + std::to_string(entries_));
   }
 
+  tt_sparse::Base base(ort::Context& context, ort::Axes& axes, int inputs) const {
+    tt_sparse::Base found;
+    found.bits = base_bits_, found.block = base_block_, found.inputs = inputs;
+    const std::int64_t tiles = (std::int64_t{out_features_} + tt_sparse::kTile - 1) / tt_sparse::kTile;
+    const std::int64_t scales = tiles * tt_sparse::kTile * found.blocks();
+    found.words = reinterpret_cast<const std::uint8_t*>(input<std::int32_t>(context, axes, Input::kBase));
+    expect("base", axes["Q_W"], scales * base_block_ / 32 * base_bits_);
+    found.scales = input<float16>(context, axes, Input::kBaseScales);
+    expect("base_scales", axes["Q_S"], scales);
+    if (zero_points_) {
+      found.zeros = reinterpret_cast<const std::uint16_t*>(input<std::int32_t>(context, axes, Input::kBaseZeros));
+      expect("base_zeros", axes["Q_Z"], (scales * base_bits_ + 31) / 32);
+    }
+    return found;
+  }
+
   tt_sparse::Numbers<T> numbers(ort::Context& context, ort::Axes& axes, Input which, Input scales, int bits, int block,
                                 std::int64_t count) const {
     tt_sparse::Numbers<T> found{bits, block, nullptr, nullptr};
@@ -158,7 +179,7 @@ class TTSparseLinear {
   bool low_rank_, bias_;
   int out_features_, rank_, entries_, residual_, factor_bits_, value_bits_, base_bits_;
   bool zero_points_;
-  int factor_block_, value_block_, kept_;
+  int factor_block_, value_block_, kept_, base_block_;
 };
 
 EDGEKIT_ORT_OPERATOR(TTSparseLinear)

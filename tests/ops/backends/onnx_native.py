@@ -37,11 +37,6 @@ def library() -> Path:
     return ort_library(lambda text: None)
 
 
-def lacks_case(attributes: dict[str, Any]) -> str | None:
-    """Why this backend does not run a node; None if it does."""
-    return "the library has no base yet" if attributes.get("base_bits") else None
-
-
 def run(
     spec: OpSpec, attributes: dict[str, Any], inputs: dict[str, np.ndarray], in_place: bool, threads: int = 2
 ) -> dict[str, np.ndarray]:
