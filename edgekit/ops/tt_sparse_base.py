@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.ops.spec import OperatorError
-from edgekit.ops.specs.tt_sparse_linear import BASES, CHUNK, TILE
+from edgekit.ops.specs.tt_sparse_linear import BASES, CHUNK, MOST_BLOCK, TILE
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -22,12 +22,13 @@ def base_operands(codes: Array, scales: Array, zero_points: Array | None, bits: 
         bits: of a code.
 
     Raises:
-        OperatorError: other bits than 2, 3 or 4, or blocks that are no multiple of 32.
+        OperatorError: other bits than 2, 3 or 4, or blocks of other than 32, 64, 96 or 128.
     """
     outputs, blocks, block = codes.shape
-    if bits not in BASES or block % CHUNK or not block:
+    if bits not in BASES or block % CHUNK or not 0 < block <= MOST_BLOCK:
         raise OperatorError(
-            f"a base has codes of {', '.join(map(str, BASES))} bits in blocks of a multiple of {CHUNK} inputs",
+            f"a base has codes of {', '.join(map(str, BASES))} bits in blocks of a multiple of {CHUNK} inputs, at most"
+            f" {MOST_BLOCK}",
             f"there are {bits} bits and blocks of {block}",
         )
     tiles = -(-outputs // TILE)

@@ -1,13 +1,15 @@
-// Products with a base of 2, 3 or 4 bits. Tokens are rounded to integers of 24 or 16 bits, block by block, whose bytes
-// are multiplied by the codes: sums over a block are exact, and a scale is applied to each.
+// Products with a base of 2, 3 or 4 bits. Tokens are rounded to integers of 16 bits, block by block, whose bytes are
+// multiplied by the codes: sums over a block are exact, and a scale is applied to each.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "cpu_base_lanes.h"
+#include "cpu_numbers.h"
 
 namespace edgekit::tt_sparse {
 
@@ -27,63 +29,53 @@ struct Base {
   std::size_t tile_bytes() const { return padded() / kChunk * bits * kTile * 4; }
 };
 
-// What of a float is kept: all of float32, whose other rounding errors are as large; more than float16 and bfloat16 have.
-template <class T>
-constexpr int kDigits = sizeof(T) == 4 ? 3 : 2;
-
-// Some tokens as integers: x = scale sum_d 256^d digit_d, digits from -128 to 127, of which 32 inputs' lie together.
+// Some tokens as integers: x = scale (256 upper + lower), digits from -128 to 127, of which 32 inputs' lie together.
 // Where an input is not finite, its block's scale is NaN.
+constexpr int kDigits = 2;
 struct Rounded {
   int stride = 0;                // bytes of a token
-  std::int8_t* bytes = nullptr;  // [tokens][chunk][digit][kChunk]
+  std::int8_t* bytes = nullptr;  // [tokens][chunk][lower, upper][kChunk]
   float* scales = nullptr;       // [tokens][blocks]
-  std::int32_t* sums = nullptr;  // [tokens][blocks][digit]: the negated sum of a block's digits
+  std::int32_t* sums = nullptr;  // [tokens][blocks][lower, upper]: the negated sum of a block's digits
 };
 
 namespace detail {
 
-// Digits of x[0] to x[count - 1], then zeros, of one block.
-template <int Digits>
-inline void round_block(const float* x, int count, int block, std::int8_t* bytes, float* scale, std::int32_t* sums) {
+// Digits of a block.
+inline void round_block(const float* x, int block, std::int8_t* bytes, float* scale, std::int32_t* sums) {
   std::uint32_t most = 0;
-  for (int k = 0; k < count; ++k) {
+  for (int k = 0; k < block; ++k) {
     std::uint32_t bits;
     std::memcpy(&bits, x + k, 4);
     most = std::max(most, bits & 0x7fffffffu);
   }
   float largest;
   std::memcpy(&largest, &most, 4);
-  const bool finite = most < 0x7f800000u;
+  if (most == 0 || most >= 0x7f800000u) {
+    std::memset(bytes, 0, static_cast<unsigned>(block) * kDigits);
+    *scale = most ? NAN : 0.0f;
+    sums[0] = sums[1] = 0;
+    return;
+  }
   // A little less than the digits hold, so that rounding does not exceed it; 1e37: no scale becomes subnormal.
-  constexpr float limit = Digits == 3 ? 8355000.0f : 32600.0f;
-  const float factor = finite && most ? std::min(limit / largest, 1e37f) : 0.0f;
-  *scale = finite ? (most ? 1.0f / factor : 0.0f) : NAN;
-  std::int32_t total[Digits] = {};
-  for (int first = 0; first < block; first += kChunk, bytes += Digits * kChunk) {
-    float part[kChunk] = {};
-    if (finite && first < count)
-      std::memcpy(part, x + first, sizeof(float) * static_cast<std::size_t>(std::min(kChunk, count - first)));
-    std::int32_t whole[kChunk];
-    for (int k = 0; k < kChunk; ++k) {
-      const float scaled = part[k] * factor;
-      whole[k] = static_cast<std::int32_t>(scaled + std::copysign(0.5f, scaled));
-    }
-    for (int d = 0; d < Digits; ++d) {
-      std::int32_t sum = 0;
-      for (int k = 0; k < kChunk; ++k) {
-        const std::int32_t low = static_cast<std::int8_t>(whole[k]);
-        bytes[d * kChunk + k] = static_cast<std::int8_t>(low);
-        sum += low;
-        whole[k] = (whole[k] - low) >> 8;
-      }
-      total[d] -= sum;
+  const float factor = std::min(32600.0f / largest, 1e37f);
+  *scale = 1.0f / factor;
+  lanes::Ints all_whole = lanes::all(0), all_upper = all_whole;
+  for (int first = 0; first < block; first += kChunk, bytes += kDigits * kChunk) {
+    for (int k = 0; k < kChunk; k += lanes::kCount) {
+      const lanes::Ints whole = lanes::whole(lanes::times(lanes::load(x + first + k), lanes::all(factor)));
+      const lanes::Ints upper = lanes::digits(whole, bytes + k);
+      lanes::digits(upper, bytes + kChunk + k);
+      all_whole = lanes::add(all_whole, whole);
+      all_upper = lanes::add(all_upper, upper);
     }
   }
-  for (int d = 0; d < Digits; ++d) sums[d] = total[d];
+  sums[1] = -lanes::sum(all_upper);
+  sums[0] = -lanes::sum(all_whole) - 256 * sums[1];
 }
 
 // sums[m][o] += of outputs `lane` of `Tiles` tiles from `tile` on, for tokens first to first + Tokens - 1.
-template <int Bits, int Digits, int Tokens, int Tiles>
+template <int Bits, int Tokens, int Tiles>
 inline void base_tiles(const Base& base, const Rounded& x, int tile, int lane, int first, float* sums,
                        std::ptrdiff_t step) {
   using namespace lanes;
@@ -100,20 +92,20 @@ inline void base_tiles(const Base& base, const Rounded& x, int tile, int lane, i
   }
   const std::int8_t* digits = x.bytes + static_cast<std::ptrdiff_t>(first) * x.stride;
   const float* of_block = x.scales + static_cast<std::ptrdiff_t>(first) * blocks;
-  const std::int32_t* totals = x.sums + static_cast<std::ptrdiff_t>(first) * blocks * Digits;
+  const std::int32_t* totals = x.sums + static_cast<std::ptrdiff_t>(first) * blocks * kDigits;
   Floats found[Tokens][Tiles];
   for (int m = 0; m < Tokens; ++m)
     for (int i = 0; i < Tiles; ++i) found[m][i] = load(sums + m * step + i * kTile);
   for (int b = 0; b < blocks; ++b) {
-    Ints inner[Tokens][Tiles][Digits];
+    Ints inner[Tokens][Tiles][kDigits];
     for (int i = 0; i < Tiles; ++i) {
       const Ints zero = base.zeros ? planes<Bits>(zeros[i], lane) : all(1 << (Bits - 1));
       zeros[i] += base.zeros ? Bits : 0;
       for (int m = 0; m < Tokens; ++m)
-        for (int d = 0; d < Digits; ++d)
-          inner[m][i][d] = times(zero, all(totals[(static_cast<std::ptrdiff_t>(m) * blocks + b) * Digits + d]));
+        for (int d = 0; d < kDigits; ++d)
+          inner[m][i][d] = times(zero, all(totals[(static_cast<std::ptrdiff_t>(m) * blocks + b) * kDigits + d]));
     }
-    for (int c = 0; c < chunks; ++c, digits += Digits * kChunk) {
+    for (int c = 0; c < chunks; ++c, digits += kDigits * kChunk) {
       Ints codes[Tiles][8];
 #pragma GCC unroll 4
       for (int i = 0; i < Tiles; ++i, words[i - 1] += Bits * word) unpack<Bits>(words[i], word, codes[i]);
@@ -121,8 +113,8 @@ inline void base_tiles(const Base& base, const Rounded& x, int tile, int lane, i
       for (int g = 0; g < 8; ++g)
 #pragma GCC unroll 8
         for (int m = 0; m < Tokens; ++m)
-#pragma GCC unroll 3
-          for (int d = 0; d < Digits; ++d) {
+#pragma GCC unroll 2
+          for (int d = 0; d < kDigits; ++d) {
             std::int32_t four;
             std::memcpy(&four, digits + static_cast<std::ptrdiff_t>(m) * x.stride + d * kChunk + 4 * g, 4);
             const Ints of_all = all(four);
@@ -133,10 +125,7 @@ inline void base_tiles(const Base& base, const Rounded& x, int tile, int lane, i
     for (int i = 0; i < Tiles; ++i, scales[i - 1] += kTile) {
       const Floats scale = half(scales[i]);
       for (int m = 0; m < Tokens; ++m) {
-        // The upper two digits stay below 2^31; the lowest of three is as small as what their conversion may lose.
-        const Ints upper = add(times_256(inner[m][i][Digits - 1]), inner[m][i][Digits - 2]);
-        Floats sum = real(upper);
-        if constexpr (Digits == 3) sum = fused(sum, all(256.0f), real(inner[m][i][0]));
+        const Floats sum = real(add(times_256(inner[m][i][1]), inner[m][i][0]));  // below 2^26
         found[m][i] = fused(times(scale, all(of_block[static_cast<std::ptrdiff_t>(m) * blocks + b])), sum, found[m][i]);
       }
     }
@@ -146,7 +135,7 @@ inline void base_tiles(const Base& base, const Rounded& x, int tile, int lane, i
 }
 
 // The same for all tokens and tiles: many registers hold the sums of more at once.
-template <int Bits, int Digits>
+template <int Bits>
 inline void base_outputs(const Base& base, const Rounded& x, int tokens, int tile, int tiles, float* sums,
                          std::ptrdiff_t step) {
   constexpr bool many = simd::kRegisters >= 32;
@@ -158,18 +147,18 @@ inline void base_outputs(const Base& base, const Rounded& x, int tokens, int til
       if constexpr (many) {
         for (; m + 4 <= tokens; m += 4)
           for (int k = 0; k < pair; ++k)
-            base_tiles<Bits, Digits, 4, 1>(base, x, tile + i + k, lane, m, to + m * step + k * kTile, step);
+            base_tiles<Bits, 4, 1>(base, x, tile + i + k, lane, m, to + m * step + k * kTile, step);
         for (; m + 2 <= tokens && pair == 2; m += 2)
-          base_tiles<Bits, Digits, 2, 2>(base, x, tile + i, lane, m, to + m * step, step);
+          base_tiles<Bits, 2, 2>(base, x, tile + i, lane, m, to + m * step, step);
       }
       for (; m + 2 <= tokens; m += 2)
         for (int k = 0; k < pair; ++k)
-          base_tiles<Bits, Digits, 2, 1>(base, x, tile + i + k, lane, m, to + m * step + k * kTile, step);
+          base_tiles<Bits, 2, 1>(base, x, tile + i + k, lane, m, to + m * step + k * kTile, step);
       for (; m < tokens; ++m) {
         if (pair == 2)
-          base_tiles<Bits, Digits, 1, 2>(base, x, tile + i, lane, m, to + m * step, step);
+          base_tiles<Bits, 1, 2>(base, x, tile + i, lane, m, to + m * step, step);
         else
-          base_tiles<Bits, Digits, 1, 1>(base, x, tile + i, lane, m, to + m * step, step);
+          base_tiles<Bits, 1, 1>(base, x, tile + i, lane, m, to + m * step, step);
       }
     }
     i += pair;
@@ -181,27 +170,26 @@ inline void base_outputs(const Base& base, const Rounded& x, int tokens, int til
 // Blocks `first` to `last - 1` of a token's digits; x: [inputs].
 template <class T>
 void round_token(const Base& base, const T* x, int first, int last, int token, const Rounded& to) {
-  constexpr int digits = kDigits<T>;
-  float wide[kMostOfBlock];
+  alignas(64) float wide[kMostOfBlock];
   for (int b = first; b < last; ++b) {
     const int begin = b * base.block, count = std::min(base.block, base.inputs - begin);
-    for (int k = 0; k < count; ++k) wide[k] = to_accum(x[begin + k]);
+    detail::convert(x + begin, count, wide);
+    std::fill(wide + count, wide + base.block, 0.0f);
     const std::ptrdiff_t place = static_cast<std::ptrdiff_t>(token) * base.blocks() + b;
-    std::int8_t* bytes = to.bytes + static_cast<std::ptrdiff_t>(token) * to.stride + begin * digits;
-    detail::round_block<digits>(wide, count, base.block, bytes, to.scales + place, to.sums + place * digits);
+    std::int8_t* bytes = to.bytes + static_cast<std::ptrdiff_t>(token) * to.stride + begin * kDigits;
+    detail::round_block(wide, base.block, bytes, to.scales + place, to.sums + place * kDigits);
   }
 }
 
 // sums[m][o] += <base of output 16 tile + o, token m> for tokens below `tokens` and o below 16 tiles.
-template <class T>
-void add_base(const Base& base, const Rounded& x, int tokens, int tile, int tiles, float* sums, std::ptrdiff_t step) {
-  constexpr int digits = kDigits<T>;
+inline void add_base(const Base& base, const Rounded& x, int tokens, int tile, int tiles, float* sums,
+                     std::ptrdiff_t step) {
   if (base.bits == 2)
-    detail::base_outputs<2, digits>(base, x, tokens, tile, tiles, sums, step);
+    detail::base_outputs<2>(base, x, tokens, tile, tiles, sums, step);
   else if (base.bits == 3)
-    detail::base_outputs<3, digits>(base, x, tokens, tile, tiles, sums, step);
+    detail::base_outputs<3>(base, x, tokens, tile, tiles, sums, step);
   else
-    detail::base_outputs<4, digits>(base, x, tokens, tile, tiles, sums, step);
+    detail::base_outputs<4>(base, x, tokens, tile, tiles, sums, step);
 }
 
 // The code of an input of a row of a tile's chunk.

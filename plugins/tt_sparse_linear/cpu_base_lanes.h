@@ -23,7 +23,8 @@ namespace edgekit::tt_sparse::lanes {
 //   dot(sum, codes, x)  sum + the products of a lane's four bytes: codes 0 to 15, x signed
 //   times(a, b)         a b, a of 0 to 15 and b of 16 bits with a sign
 //   planes<Bits>(from, first)  of planes of 16 bits: bit b of lane i is bit first + i of plane b
-//   scaled(high, low), real(x), half(from), store: to float
+//   whole(x), real(x)   to integers, rounded, and back
+//   digits(x, to)       the lower byte of each lane, with its sign, to to[0 ...]; gives what is left, by 256
 
 #if defined(__AVX512F__) && defined(__AVX512VNNI__) && defined(__AVX512BW__)
 
@@ -44,6 +45,11 @@ inline Ints dot(Ints sum, Ints codes, Ints x) { return _mm512_dpbusd_epi32(sum, 
 inline Ints times(Ints a, Ints b) { return _mm512_dpwssd_epi32(_mm512_setzero_si512(), a, b); }
 inline Ints times_256(Ints a) { return _mm512_maskz_slli_epi32(0xffff, a, 8); }
 inline Floats real(Ints x) { return _mm512_maskz_cvtepi32_ps(0xffff, x); }
+inline Ints whole(Floats x) { return _mm512_maskz_cvtps_epi32(0xffff, x); }
+inline Ints digits(Ints x, std::int8_t* to) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_maskz_cvtepi32_epi8(0xffff, x));
+  return _mm512_maskz_srai_epi32(0xffff, add(x, all(128)), 8);
+}
 inline Floats all(float x) { return _mm512_set1_ps(x); }
 inline Floats half(const float16* from) {
   return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
@@ -84,6 +90,14 @@ inline Ints dot(Ints sum, Ints codes, Ints x) {
 inline Ints times(Ints a, Ints b) { return _mm256_madd_epi16(a, b); }
 inline Ints times_256(Ints a) { return _mm256_slli_epi32(a, 8); }
 inline Floats real(Ints x) { return _mm256_cvtepi32_ps(x); }
+inline Ints whole(Floats x) { return _mm256_cvtps_epi32(x); }
+inline Ints digits(Ints x, std::int8_t* to) {
+  const Ints firsts = _mm256_set1_epi32(0x0c080400), four = _mm256_shuffle_epi8(x, firsts);
+  const int low = _mm256_cvtsi256_si32(four), high = _mm256_extract_epi32(four, 4);
+  std::memcpy(to, &low, 4);
+  std::memcpy(to + 4, &high, 4);
+  return _mm256_srai_epi32(add(x, all(128)), 8);
+}
 inline Floats all(float x) { return _mm256_set1_ps(x); }
 inline Floats half(const float16* from) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))); }
 inline Floats times(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
@@ -133,6 +147,14 @@ inline Ints times(Ints a, Ints b) { return a * b; }
 inline Ints times_256(Ints a) { return a * 256; }
 inline Floats real(Ints x) { return __builtin_convertvector(x, Floats); }
 inline Floats all(float x) { return Floats{} + x; }
+inline Ints whole(Floats x) {
+  const Ints sign = reinterpret_cast<Ints>(x) & std::int32_t(0x80000000u);
+  return __builtin_convertvector(x + reinterpret_cast<Floats>(sign | reinterpret_cast<Ints>(all(0.5f))), Ints);
+}
+inline Ints digits(Ints x, std::int8_t* to) {
+  for (int i = 0; i < kCount; ++i) to[i] = static_cast<std::int8_t>(x[i]);
+  return (x + 128) >> 8;
+}
 inline Floats half(const float16* from) { return simd::load_accum(from); }
 inline Floats times(Floats a, Floats b) { return a * b; }
 inline Floats fused(Floats a, Floats b, Floats c) { return a * b + c; }
@@ -147,6 +169,13 @@ inline Ints planes(const std::uint16_t* from, int first) {
 }
 
 #endif
+
+inline std::int32_t sum(Ints x) {
+  std::int32_t each[kCount], total = 0;
+  std::memcpy(each, &x, sizeof each);
+  for (int i = 0; i < kCount; ++i) total += each[i];
+  return total;
+}
 
 // The codes of a chunk of a tile's rows in these lanes, those of inputs 4 g to 4 g + 3 in the bytes of codes[g].
 // `from`: the lanes of the chunk's first word; the other words follow every `stride` bytes.

@@ -41,19 +41,19 @@ class Tokens {
     stride = pieces_of(p.inputs) * kPiece;
     rounds = p.base.bits && std::is_same_v<A, float>;
     const std::size_t blocks = rounds ? static_cast<std::size_t>(p.base.blocks()) * count : 0;
-    const std::size_t bytes = blocks * p.base.block * kDigits<T>;
+    const std::size_t bytes = blocks * p.base.block * kDigits;
     thread_local Arena arena;
     arena.reset(Arena::bytes<A>(static_cast<std::size_t>(stride) * count) +
                 Arena::bytes<A>(static_cast<std::size_t>(p.inputs) * padded) +
                 Arena::bytes<A>(static_cast<std::size_t>(p.rank) * count) + Arena::bytes<std::int8_t>(bytes) +
-                Arena::bytes<float>(blocks) + Arena::bytes<std::int32_t>(blocks * kDigits<T>));
+                Arena::bytes<float>(blocks) + Arena::bytes<std::int32_t>(blocks * kDigits));
     wide = arena.take<A>(static_cast<std::size_t>(stride) * count);
     across = arena.take<A>(static_cast<std::size_t>(p.inputs) * padded);
     inner = arena.take<A>(static_cast<std::size_t>(p.rank) * count);
     rounded.stride = static_cast<int>(bytes / count);
     rounded.bytes = arena.take<std::int8_t>(bytes);
     rounded.scales = arena.take<float>(blocks);
-    rounded.sums = arena.take<std::int32_t>(blocks * kDigits<T>);
+    rounded.sums = arena.take<std::int32_t>(blocks * kDigits);
   }
 
   template <class Run>
@@ -61,9 +61,9 @@ class Tokens {
     const int columns = in_units(kWork / 8 / count, 64, p.inputs);
     if (p.rank > 0 || p.residual != kNothing || !rounds)
       parallel(parts(p.inputs, columns), [&](std::size_t i) { widen(static_cast<int>(i) * columns, columns); });
-    if (rounds) {
-      const int blocks = std::max(1, columns / p.base.block);
-      parallel(parts(p.base.blocks(), blocks), [&](std::size_t i) {
+    if constexpr (std::is_same_v<A, float>) {
+      const int blocks = rounds ? std::max(1, columns / p.base.block) : 1;
+      parallel(rounds ? parts(p.base.blocks(), blocks) : 0, [&](std::size_t i) {
         const int from = static_cast<int>(i) * blocks, end = std::min(p.base.blocks(), from + blocks);
         for (int m = 0; m < count; ++m)
           round_token(p.base, p.x + (static_cast<std::ptrdiff_t>(first) + m) * p.inputs, from, end, m, rounded);
@@ -137,7 +137,7 @@ class Tokens {
 
   void of_base(int tile, int tiles, A* sums, int step) const {
     if constexpr (std::is_same_v<A, float>)
-      add_base<T>(p.base, rounded, count, tile, tiles, sums, step);
+      add_base(p.base, rounded, count, tile, tiles, sums, step);
     else
       add_base(p.base, wide, stride, count, tile, tiles, sums, step);
   }

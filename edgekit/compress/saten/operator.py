@@ -20,6 +20,7 @@ from edgekit.ops.specs.tt_sparse_linear import (
     GROUP,
     GROUPS,
     HALF,
+    MOST_BLOCK,
     MOST_INPUTS,
     NOTHING,
     SPEC,
@@ -121,7 +122,7 @@ def _arrays(name: str, scales: str, store: Stored) -> Arrays:
 def base_problem(base: Base) -> str | None:
     """Why the operator does not read a base as it is stored; None where it does."""
     bits, block = base.quantized.bits, base.quantized.codes.shape[2]
-    if bits in BASES and block % CHUNK == 0 and base.quantized.offsets is None:
+    if bits in BASES and block % CHUNK == 0 and block <= MOST_BLOCK and base.quantized.offsets is None:
         return None
     return f"its codes have {bits} bits in blocks of {block}"
 
@@ -132,7 +133,7 @@ def _base(base: Base) -> tuple[dict[str, int], Arrays]:
     if problem is not None:
         raise ExportError(
             f"a base of edgekit::TTSparseLinear has codes of {', '.join(map(str, BASES))} bits in blocks of a multiple"
-            f" of {CHUNK} inputs",
+            f" of {CHUNK} inputs, at most {MOST_BLOCK}",
             problem,
             "export it with --base products, or compress the model with another --base-bits",
         )
