@@ -13,17 +13,19 @@ from edgekit.export.base_choice import LONGER, why_products
 from edgekit.export.options import ExportOptions
 
 
-def matrix(bits: int, block: int) -> CompressedMatrix:
-    quantized = base(quantize_blocks(np.ones((512, 512), np.float32), bits, block))
-    return CompressedMatrix("dense", (512, 512), (quantized,), 0, 0, 0)
+def matrix(bits: int, block: int, outputs: int = 512) -> CompressedMatrix:
+    quantized = base(quantize_blocks(np.ones((outputs, 512), np.float32), bits, block))
+    return CompressedMatrix("dense", (outputs, 512), (quantized,), 0, 0, 0)
 
 
+#: A call costs more than the operator's, which outweighs what blocks of 32 cost in small matrices.
 @pytest.mark.parametrize(
-    ("bits", "block", "operator"),
-    [(2, 32, True), (3, 32, True), (3, 64, True), (3, 128, True), (4, 64, True), (4, 128, True), (4, 32, False)],
+    ("bits", "block", "outputs", "operator"),
+    [(2, 32, 512, True), (3, 32, 4096, True), (3, 64, 512, True), (4, 64, 4096, True)]
+    + [(4, 128, 512, True), (4, 32, 512, True), (4, 32, 4096, False)],
 )
-def test_the_cost_model_decides(bits: int, block: int, operator: bool) -> None:
-    found = matrix(bits, block)
+def test_the_cost_model_decides(bits: int, block: int, outputs: int, operator: bool) -> None:
+    found = matrix(bits, block, outputs)
     assert (seconds(found) <= LONGER * seconds(found, products=True)) == operator
     reason = why_products(found, ExportOptions(dtype="int8"))
     assert reason == (None if operator else "the cost model expects the operator to take longer")
