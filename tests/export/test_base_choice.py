@@ -21,8 +21,10 @@ def matrix(bits: int, block: int, outputs: int = 512) -> CompressedMatrix:
 #: A call costs more than the operator's, which outweighs what blocks of 32 cost in small matrices.
 @pytest.mark.parametrize(
     ("bits", "block", "outputs", "operator"),
-    [(2, 32, 512, True), (3, 32, 4096, True), (3, 64, 512, True), (4, 64, 4096, True)]
-    + [(4, 128, 512, True), (4, 32, 512, True), (4, 32, 4096, False)],
+    [
+        *((2, 32, 512, True), (3, 32, 4096, True), (3, 64, 512, True), (4, 64, 4096, True)),
+        *((4, 128, 512, True), (4, 32, 512, True), (4, 32, 4096, False)),
+    ],
 )
 def test_the_cost_model_decides(bits: int, block: int, outputs: int, operator: bool) -> None:
     found = matrix(bits, block, outputs)
