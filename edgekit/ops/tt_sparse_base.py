@@ -22,7 +22,7 @@ def base_operands(codes: Array, scales: Array, zero_points: Array | None, bits: 
         bits: of a code.
 
     Raises:
-        OperatorError: other bits than 2, 3 or 4, or blocks of other than 32, 64, 96 or 128.
+        OperatorError: other bits than 2, 3 or 4, or blocks of other than 32, 64, … 384 inputs.
     """
     outputs, blocks, block = codes.shape
     if bits not in BASES or block % CHUNK or not 0 < block <= MOST_BLOCK:

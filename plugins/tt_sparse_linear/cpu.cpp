@@ -45,7 +45,7 @@ class TTSparseLinear {
                          "factor_bits is " + std::to_string(factor_bits_) + ", value_bits " + std::to_string(value_bits_));
     if (zero_points_ && !base_bits_) throw ort::Refusal("zero_points must be 0 without a base", "it is 1");
     if (base_block_ % tt_sparse::kChunk || base_block_ > tt_sparse::kMostOfBlock)
-      throw ort::Refusal("base_block must be a multiple of 32 up to 128", "it is " + std::to_string(base_block_));
+      throw ort::Refusal("base_block must be a multiple of 32 up to 384", "it is " + std::to_string(base_block_));
   }
 
   void compute(ort::Context& context) const {

@@ -15,7 +15,7 @@
 namespace edgekit::tt_sparse {
 
 constexpr int kTile = 16, kChunk = 32;  // outputs and inputs that codes are grouped by
-constexpr int kMostOfBlock = 128;       // inputs to a scale
+constexpr int kMostOfBlock = 384;       // inputs to a scale
 
 // Tensors of the specification.
 struct Base {
@@ -132,7 +132,7 @@ inline void base_tiles(const Base& base, const Rounded& x, int tile, int lane, i
     for (int i = 0; i < Tiles; ++i, scales[i - 1] += kTile) {
       const Floats scale = half(scales[i]);
       for (int m = 0; m < Tokens; ++m) {
-        // The upper two digits stay below 2^26; the lowest of three is as small as what their conversion may lose.
+        // The upper two digits stay below 2^28; the lowest of three is as small as what their conversion may lose.
         Floats sum = real(add(times_256(inner[m][i][Digits - 1]), inner[m][i][Digits - 2]));
         if constexpr (Digits == 3) sum = fused(sum, all(256.0f), real(inner[m][i][0]));
         found[m][i] = fused(times(scale, all(of_block[static_cast<std::ptrdiff_t>(m) * blocks + b])), sum, found[m][i]);

@@ -30,7 +30,7 @@ struct Attributes {
   std::int64_t factor_block = 64;  // numbers of a or of b to a scale, a multiple of 16
   std::int64_t value_block = 64;  // values to a scale, a multiple of 16
   std::int64_t group_kept = 2;  // entries to a group of 4 inputs
-  std::int64_t base_block = 64;  // inputs to a scale of the base: 32, 64, 96 or 128
+  std::int64_t base_block = 64;  // inputs to a scale of the base, a multiple of 32 up to 384
   std::int64_t input_bits = 24;  // what a kernel for the base may round inputs to, by their block's largest: 24, as float32 does, or 16 bits
   const char* plugin_namespace = "edgekit";  // of the TensorRT plugin
   const char* plugin_version = "1";  // of the TensorRT plugin

@@ -110,10 +110,11 @@ void round_trip(int inputs, int outputs, int tokens, int bits, int block, bool z
 int main(int, char** arguments) {
   const int rounds = std::atoi(arguments[1]);
   for (int i = 0; i < rounds; ++i) {
-    const int block = tt::kChunk * (1 + below(4)), bits = 2 + i % 3;
-    round_trip(1 + below(300), 1 + below(70), 1 + below(9), bits, block, i / 3 % 2, below(8) == 0);
+    const int block = tt::kChunk * (1 + below(12)), bits = 2 + i % 3;
+    round_trip(1 + below(900), 1 + below(70), 1 + below(9), bits, block, i / 3 % 2, below(8) == 0);
   }
   round_trip(1, 1, 1, 3, 32, true, false);
   round_trip(256, 64, 4, 4, 128, false, false);
+  round_trip(800, 20, 3, 4, 384, true, false);
   std::printf("%d lanes, products agree\n", tt::lanes::kCount);
 }

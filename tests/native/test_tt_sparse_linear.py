@@ -129,8 +129,8 @@ def test_a_base_of_another_size(name: str) -> None:
     ("attributes", "words"),
     [
         ({"base_bits": 8}, "base_bits must be one of 0, 2, 3, 4; it is 8"),
-        ({"base_block": 48}, "base_block must be a multiple of 32 up to 128; it is 48"),
-        ({"base_block": 160}, "base_block must be a multiple of 32 up to 128; it is 160"),
+        ({"base_block": 48}, "base_block must be a multiple of 32 up to 384; it is 48"),
+        ({"base_block": 416}, "base_block must be a multiple of 32 up to 384; it is 416"),
         ({"input_bits": 8}, "input_bits must be one of 24, 16; it is 8"),
         ({"zero_points": 0}, "these attributes ask for 3 inputs; the node has 4"),
         ({"zero_points": 2}, "attribute zero_points must be 0 or 1; it is 2"),

@@ -36,6 +36,7 @@ def layer_of(name: str) -> int | None:
     found = _LAYER.match(name)
     return int(found[2]) if found else None
 
+
 TOKENS_AT_A_TIME = 1024
 
 

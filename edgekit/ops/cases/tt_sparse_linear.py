@@ -108,6 +108,8 @@ def _with_base() -> list[Case]:
         _case("base-576-to-200", _Sizes(1, 1, 576, 200), NOTHING, base=_Base(3, 64, 1)),
         _case("base-300-to-37-in-blocks-of-128", _Sizes(1, 1, 300, 37), NOTHING, base=_Base(2, 128, 1)),
         _case("base-300-to-37-in-blocks-of-96", _Sizes(1, 2, 300, 37), NOTHING, base=_Base(4, 96)),
+        _case("base-576-to-37-in-blocks-of-192", _Sizes(1, 3, 576, 37), NOTHING, base=_Base(3, 192, 1)),
+        _case("base-800-to-35-in-blocks-of-384", _Sizes(1, 1, 800, 35, 4, 0.1), COLUMNS, base=_Base(4, 384, 1)),
         _case("base-of-16-bit-inputs", _Sizes(1, 1, 200, 77), NOTHING, base=_Base(3, 64, 1, ROUNDED), bias=1),
         _case("base-two-tokens", _Sizes(2, 1, 130, 33), NOTHING, base=_Base(2, 64), bias=1),
         _case("base-three-tokens", _Sizes(1, 3, 160, 50), NOTHING, base=_Base(3, 32)),

@@ -19,7 +19,7 @@ BASES = (2, 3, 4)
 #: Outputs of a tile of the base, and inputs of a chunk: what its codes are grouped by.
 TILE, CHUNK = 16, 32
 #: Inputs to a scale of the base, at most.
-MOST_BLOCK = 128
+MOST_BLOCK = 384
 #: Values of `input_bits`.
 EXACT, ROUNDED = 24, 16
 
@@ -192,7 +192,7 @@ SPEC = OpSpec(
         Attribute("factor_block", "int", "numbers of a or of b to a scale, a multiple of 16", value=64),
         Attribute("value_block", "int", "values to a scale, a multiple of 16", value=64),
         Attribute("group_kept", "int", "entries to a group of 4 inputs", value=2),
-        Attribute("base_block", "int", "inputs to a scale of the base: 32, 64, 96 or 128", value=64),
+        Attribute("base_block", "int", "inputs to a scale of the base, a multiple of 32 up to 384", value=64),
         Attribute(
             "input_bits",
             "int",
