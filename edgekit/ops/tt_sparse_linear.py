@@ -1,4 +1,7 @@
-"""A contracted tensor train plus a sparse residual, as one operator. See `edgekit.ops.specs.tt_sparse_linear`."""
+"""A base of few bits, a contracted tensor train and a sparse residual, as one operator.
+
+See `edgekit.ops.specs.tt_sparse_linear`.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,19 @@ import torch
 from torch import Tensor
 
 from edgekit.ops.spec import Attributes
-from edgekit.ops.specs.tt_sparse_linear import BITMAP, CODES, COLUMNS, GROUP, SPEC
+from edgekit.ops.specs.tt_sparse_linear import BITMAP, CHUNK, CODES, COLUMNS, GROUP, SPEC, TILE
 from edgekit.ops.torch_op import register, symbolic
 
 __all__ = ["OP", "SPEC", "operands", "reference", "tt_sparse_linear"]
 
 _TENSORS = tuple(operand.name for operand in SPEC.inputs)
-_INTEGERS = tuple(a.name for a in SPEC.attributes if a.kind == "int" and a.name not in ("low_rank", "bias"))
+#: Whether an operand is there.
+_FLAGS = {"low_rank": "a", "bias": "bias", "zero_points": "base_zeros"}
+_INTEGERS = tuple(a.name for a in SPEC.attributes if a.kind == "int" and a.name not in _FLAGS)
 
 
 def tt_sparse_linear(attributes: Attributes, inputs: Mapping[str, Tensor]) -> Tensor:
-    """y = x Aᵀ B + x Sᵀ + bias; half precision is summed in float32.
+    """y = x Qᵀ + x Aᵀ B + x Sᵀ + bias; half precision is summed in float32.
 
     Args:
         attributes: of the operator; those with a fixed value may be left out.
@@ -40,6 +45,8 @@ def reference(attributes: Attributes, inputs: Mapping[str, Tensor]) -> dict[str,
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     wide, outputs = x.to(compute), int(attributes["out_features"])
     y = wide.new_zeros(*x.shape[:-1], outputs)
+    if attributes["base_bits"]:
+        y = y + wide @ base_matrix(attributes, inputs, x.shape[-1], compute).T
     if attributes["low_rank"]:
         rank = int(attributes["rank"])
         a, b = (
@@ -62,8 +69,42 @@ def operands(*arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Attributes and inputs by name, from the arguments of `OP`."""
     given = dict(zip(_TENSORS, arguments[: len(_TENSORS)], strict=True))
     integers = dict(zip(_INTEGERS, arguments[len(_TENSORS) :], strict=True))
-    flags = {"low_rank": int(given["a"] is not None), "bias": int(given["bias"] is not None)}
+    flags = {flag: int(given[name] is not None) for flag, name in _FLAGS.items()}
     return SPEC.complete(integers | flags), {name: value for name, value in given.items() if value is not None}
+
+
+def base_matrix(attributes: Attributes, inputs: Mapping[str, Tensor], width: int, compute: torch.dtype) -> Tensor:
+    """[O, K] that codes, scales and zero points of the base stand for."""
+    bits, block, outputs = (int(attributes[name]) for name in ("base_bits", "base_block", "out_features"))
+    tiles, blocks = -(-outputs // TILE), -(-width // block)
+    words = inputs["base"].long().reshape(tiles, blocks * block // CHUNK, bits, TILE)
+    codes = _base_codes(words, bits).reshape(tiles * TILE, blocks, block)
+    zeros: Tensor | int = 2 ** (bits - 1)
+    if attributes["zero_points"]:
+        planes = unpacked(inputs["base_zeros"], 1, tiles * blocks * bits * TILE).reshape(tiles, blocks, bits, TILE)
+        of_bits = 2 ** torch.arange(bits, device=planes.device)
+        zeros = (planes * of_bits[:, None]).sum(2).transpose(1, 2).reshape(tiles * TILE, blocks, 1)
+    scales = inputs["base_scales"].to(compute).reshape(tiles, blocks, TILE).transpose(1, 2).reshape(-1, blocks, 1)
+    dense = (codes - zeros).to(compute) * scales
+    found: Tensor = dense.reshape(tiles * TILE, -1)[:outputs, :width]
+    return found
+
+
+def _base_codes(words: Tensor, bits: int) -> Tensor:
+    """int64 [tiles, TILE, chunks, CHUNK] of words int64 [tiles, chunks, bits, TILE]."""
+
+    def fields(of: Tensor, *places: int) -> Tensor:
+        """[tiles, TILE, chunks, words × fields × bytes], of fields that begin at these bits of every byte."""
+        shifts = torch.tensor([8 * byte + place for place in places for byte in range(4)], device=of.device)
+        found: Tensor = (of[..., None] >> shifts).permute(0, 3, 1, 2, 4).flatten(3)
+        return found
+
+    if bits != 3:
+        whole: Tensor = fields(words, *range(0, 8, bits)) & (2**bits - 1)
+        return whole
+    lower, third = fields(words[:, :, :2], 6) & 3, fields(words[:, :, 2:], 6, 7) & 1
+    codes: Tensor = torch.cat((fields(words, 0, 3) & 7, lower + 4 * third), dim=-1)
+    return codes
 
 
 def unpacked(words: Tensor, bits: int, count: int) -> Tensor:

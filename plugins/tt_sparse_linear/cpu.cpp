@@ -27,10 +27,15 @@ class TTSparseLinear {
         residual_(choice(attributes, "residual", {0, 1, 2, 3})),
         factor_bits_(choice(attributes, "factor_bits", {0, 16, 8, 4})),
         value_bits_(choice(attributes, "value_bits", {0, 16, 8, 4})),
+        base_bits_(choice(attributes, "base_bits", {0, 2, 3, 4})),
+        zero_points_(attributes.flag("zero_points")),
         factor_block_(block(attributes, "factor_block")),
         value_block_(block(attributes, "value_block")),
-        kept_(choice(attributes, "group_kept", {1, 2, 3, 4})) {
-    if (!low_rank_ && !residual_) throw ort::Refusal("there must be a pair or a residual", "both are absent");
+        kept_(choice(attributes, "group_kept", {1, 2, 3, 4})),
+        base_block_(size(attributes, "base_block", 1)),
+        input_bits_(choice(attributes, "input_bits", {24, 16})) {
+    if (!low_rank_ && !residual_ && !base_bits_)
+      throw ort::Refusal("there must be a base, a pair or a residual", "all are absent");
     if (low_rank_ != (rank_ > 0))
       throw ort::Refusal("rank must be at least 1 with a pair, 0 without", "it is " + std::to_string(rank_));
     if ((residual_ != 0) != (entries_ > 0))
@@ -38,10 +43,13 @@ class TTSparseLinear {
     if ((!low_rank_ && factor_bits_) || (!residual_ && value_bits_))
       throw ort::Refusal("what is absent has 0 bits",
                          "factor_bits is " + std::to_string(factor_bits_) + ", value_bits " + std::to_string(value_bits_));
+    if (zero_points_ && !base_bits_) throw ort::Refusal("zero_points must be 0 without a base", "it is 1");
+    if (base_block_ % tt_sparse::kChunk || base_block_ > tt_sparse::kMostOfBlock)
+      throw ort::Refusal("base_block must be a multiple of 32 up to 384", "it is " + std::to_string(base_block_));
   }
 
   void compute(ort::Context& context) const {
-    const int wanted = names::input_count(low_rank_, bias_, residual_, factor_bits_, value_bits_);
+    const int wanted = names::input_count(low_rank_, bias_, residual_, factor_bits_, value_bits_, base_bits_, zero_points_);
     if (context.input_count() != wanted)
       throw ort::Refusal("these attributes ask for " + std::to_string(wanted) + " inputs",
                          "the node has " + std::to_string(context.input_count()));
@@ -70,6 +78,8 @@ class TTSparseLinear {
       check_positions(axes, p.inputs, weights);
       p.values = numbers(context, axes, Input::kValues, Input::kValueScales, value_bits_, value_block_, entries_);
     }
+    if (base_bits_) p.base = base(context, axes, p.inputs);
+    p.digits = input_bits_ / 8;
     if (bias_) p.bias = input<T>(context, axes, Input::kBias);
     const std::int64_t tokens = static_cast<std::int64_t>(axes["B"]) * axes["S"];
     if (tokens > std::numeric_limits<std::int32_t>::max())
@@ -123,6 +133,22 @@ class TTSparseLinear {
                          "K is " + std::to_string(width) + ", entries " + std::to_string(entries_));
   }
 
+  tt_sparse::Base base(ort::Context& context, ort::Axes& axes, int inputs) const {
+    tt_sparse::Base found;
+    found.bits = base_bits_, found.block = base_block_, found.inputs = inputs;
+    const std::int64_t tiles = (std::int64_t{out_features_} + tt_sparse::kTile - 1) / tt_sparse::kTile;
+    const std::int64_t scales = tiles * tt_sparse::kTile * found.blocks();
+    found.words = reinterpret_cast<const std::uint8_t*>(input<std::int32_t>(context, axes, Input::kBase));
+    expect("base", axes["Q_W"], scales * base_block_ / 32 * base_bits_);
+    found.scales = input<float16>(context, axes, Input::kBaseScales);
+    expect("base_scales", axes["Q_S"], scales);
+    if (zero_points_) {
+      found.zeros = reinterpret_cast<const std::uint16_t*>(input<std::int32_t>(context, axes, Input::kBaseZeros));
+      expect("base_zeros", axes["Q_Z"], (scales * base_bits_ + 31) / 32);
+    }
+    return found;
+  }
+
   tt_sparse::Numbers<T> numbers(ort::Context& context, ort::Axes& axes, Input which, Input scales, int bits, int block,
                                 std::int64_t count) const {
     tt_sparse::Numbers<T> found{bits, block, nullptr, nullptr};
@@ -140,20 +166,22 @@ class TTSparseLinear {
   }
 
   const char* letters(Input which) const {
-    return names::input_axes(which, low_rank_, bias_, residual_, factor_bits_, value_bits_);
+    return names::input_axes(which, low_rank_, bias_, residual_, factor_bits_, value_bits_, base_bits_, zero_points_);
   }
 
   template <class E>
   const E* input(ort::Context& context, ort::Axes& axes, Input which) const {
     const char* operand = names::kInputNames[static_cast<int>(which)];
-    const int index = names::input_index(which, low_rank_, bias_, residual_, factor_bits_, value_bits_);
+    const int index = names::input_index(which, low_rank_, bias_, residual_, factor_bits_, value_bits_, base_bits_, zero_points_);
     const ort::Tensor<const E> tensor = context.input<E>(index, operand, ort::rank_of(letters(which)));
     axes.bind(operand, letters(which), tensor.shape);
     return tensor.data;
   }
 
   bool low_rank_, bias_;
-  int out_features_, rank_, entries_, residual_, factor_bits_, value_bits_, factor_block_, value_block_, kept_;
+  int out_features_, rank_, entries_, residual_, factor_bits_, value_bits_, base_bits_;
+  bool zero_points_;
+  int factor_block_, value_block_, kept_, base_block_, input_bits_;
 };
 
 EDGEKIT_ORT_OPERATOR(TTSparseLinear)

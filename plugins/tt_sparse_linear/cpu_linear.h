@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../common/arena.h"
+#include "cpu_base.h"
 #include "cpu_codes.h"
 #include "cpu_pair.h"
 #include "cpu_residual.h"
@@ -12,6 +13,8 @@ namespace edgekit::tt_sparse {
 template <class T>
 struct Problem {
   int tokens, inputs, outputs, rank, entries, residual, kept;
+  Base base;   // bits 0: there is none
+  int digits;  // bytes of an input that it multiplies
   Numbers<T> a, b, values;
   const T *x, *bias;
   const std::int32_t* starts;  // [outputs]; null for groups
@@ -24,6 +27,7 @@ constexpr int kGathering = 2;    // so few tokens read their inputs where they a
 constexpr int kWork = 1 << 16;   // products that are worth a task
 constexpr int kSpread = 4;       // rows of the residual that are made dense at once
 constexpr int kWorthSpreading = 12;  // where more than one weight in so many is kept
+constexpr int kOfBase = 8;       // weights of a base that are multiplied in the time of one product of another kind
 constexpr int kValues = 2048;    // values that are made at once, but for one row
 
 // Some tokens of a problem, `count` of them from `first`.
@@ -36,19 +40,37 @@ class Tokens {
   Tokens(const Problem<T>& problem, int first, int count) : p(problem), first(first), count(count) {
     padded = count <= kGathering ? 0 : (count + lanes - 1) / lanes * lanes;
     stride = pieces_of(p.inputs) * kPiece;
+    rounds = p.base.bits && std::is_same_v<A, float>;
+    const std::size_t blocks = rounds ? static_cast<std::size_t>(p.base.blocks()) * count : 0;
+    rounded.digits = sizeof(T) == 4 ? p.digits : 2;  // 16-bit types hold less than two
+    const std::size_t bytes = blocks * p.base.block * rounded.digits;
     thread_local Arena arena;
     arena.reset(Arena::bytes<A>(static_cast<std::size_t>(stride) * count) +
                 Arena::bytes<A>(static_cast<std::size_t>(p.inputs) * padded) +
-                Arena::bytes<A>(static_cast<std::size_t>(p.rank) * count));
+                Arena::bytes<A>(static_cast<std::size_t>(p.rank) * count) + Arena::bytes<std::int8_t>(bytes) +
+                Arena::bytes<float>(blocks) + Arena::bytes<std::int32_t>(blocks * rounded.digits));
     wide = arena.take<A>(static_cast<std::size_t>(stride) * count);
     across = arena.take<A>(static_cast<std::size_t>(p.inputs) * padded);
     inner = arena.take<A>(static_cast<std::size_t>(p.rank) * count);
+    rounded.stride = static_cast<int>(bytes / count);
+    rounded.bytes = arena.take<std::int8_t>(bytes);
+    rounded.scales = arena.take<float>(blocks);
+    rounded.sums = arena.take<std::int32_t>(blocks * rounded.digits);
   }
 
   template <class Run>
   void run(const Run& parallel) {
     const int columns = in_units(kWork / 8 / count, 64, p.inputs);
-    parallel(parts(p.inputs, columns), [&](std::size_t i) { widen(static_cast<int>(i) * columns, columns); });
+    if (p.rank > 0 || p.residual != kNothing || !rounds)
+      parallel(parts(p.inputs, columns), [&](std::size_t i) { widen(static_cast<int>(i) * columns, columns); });
+    if constexpr (std::is_same_v<A, float>) {
+      const int blocks = rounds ? std::max(1, columns / p.base.block) : 1;
+      parallel(rounds ? parts(p.base.blocks(), blocks) : 0, [&](std::size_t i) {
+        const int from = static_cast<int>(i) * blocks, end = std::min(p.base.blocks(), from + blocks);
+        for (int m = 0; m < count; ++m)
+          round_token(p.base, p.x + (static_cast<std::ptrdiff_t>(first) + m) * p.inputs, from, end, m, rounded);
+      });
+    }
     if (p.rank > 0) {
       const int rows = in_units(kWork / (count * p.inputs), 4, p.rank);
       parallel(parts(p.rank, rows), [&](std::size_t i) {
@@ -62,7 +84,8 @@ class Tokens {
                 arena.take<A>(room));
       });
     }
-    const int of_row = p.rank + std::max(p.entries / p.outputs, p.residual > kColumns ? p.inputs / 8 : 1);
+    const int of_row = p.rank + (p.base.bits ? p.inputs / kOfBase : 0) +
+                       std::max(p.entries / p.outputs, p.residual > kColumns ? p.inputs / 8 : 1);
     const int width = in_units(std::min(kWork / (count * of_row), kTokens * 512 / count), 64, p.outputs);
     parallel(parts(p.outputs, width), [&](std::size_t i) {
       const int from = static_cast<int>(i) * width;
@@ -94,7 +117,7 @@ class Tokens {
   }
 
   void outputs(int from, int width) const {
-    const int step = (width + lanes - 1) / lanes * lanes;
+    const int step = (width + kTile - 1) / kTile * kTile;
     const std::size_t size = static_cast<std::size_t>(step) * count;
     const std::size_t room = p.rank > 0 ? detail::kRanks * widened_room(width) : 0;
     thread_local Arena arena;
@@ -106,11 +129,19 @@ class Tokens {
       expand_one(p.b, inner, p.rank, p.outputs, from, width, sums);
     else if (p.rank > 0)
       expand(p.b, inner, count, p.rank, p.outputs, from, width, sums, step, arena.take<A>(room));
+    if (p.base.bits) of_base(from / kTile, step / kTile, sums, step);
     if (p.residual != kNothing) add_residual(from, width, sums, step);
     for (int m = 0; m < count; ++m) {
       T* to = p.y + (static_cast<std::ptrdiff_t>(first) + m) * p.outputs + from;
       for (int o = 0; o < width; ++o) to[o] = from_accum<T>(sums[m * step + o]);
     }
+  }
+
+  void of_base(int tile, int tiles, A* sums, int step) const {
+    if constexpr (std::is_same_v<A, float>)
+      add_base(p.base, rounded, count, tile, tiles, sums, step);
+    else
+      add_base(p.base, wide, stride, count, tile, tiles, sums, step);
   }
 
   // How many entries the rows before row o have.
@@ -316,6 +347,8 @@ class Tokens {
 
   const Problem<T>& p;
   int first, count, padded, stride;
+  bool rounds;      // whether the base multiplies integers
+  Rounded rounded;  // the tokens, if so
   A *wide, *across, *inner;  // [count, stride], [K, padded], [count, R]
 };
 

@@ -17,9 +17,11 @@ struct TtSparseLinear {
   static std::vector<Operand> inputs(const Attributes& a) {
     std::vector<Operand> found;
     for (int i = 0; i < kInputLimit; ++i) {
-      const char* axes = input_axes(Input{i}, a.low_rank, a.bias, residual(a), factor_bits(a), value_bits(a));
+      const char* axes = input_axes(Input{i}, a.low_rank, a.bias, residual(a), factor_bits(a), value_bits(a),
+                                    base_bits(a), a.zero_points);
       if (!axes) continue;
-      const auto type = input_type(Input{i}, a.low_rank, a.bias, residual(a), factor_bits(a), value_bits(a));
+      const auto type = input_type(Input{i}, a.low_rank, a.bias, residual(a), factor_bits(a), value_bits(a),
+                                   base_bits(a), a.zero_points);
       found.push_back({kInputNames[i], axes, static_cast<edgekit::trt::Type>(type)});
     }
     return found;
@@ -45,6 +47,8 @@ struct TtSparseLinear {
     one_of("factor_bits", a.factor_bits, {0, 16, 8, 4});
     one_of("value_bits", a.value_bits, {0, 16, 8, 4});
     one_of("group_kept", a.group_kept, {1, 2, 3, 4});
+    if (found.empty() && a.base_bits != 0)
+      found = "base_bits is " + std::to_string(a.base_bits) + ", and the CUDA kernels have no base: it must be 0";
     for (const auto& [name, value] : {std::pair{"factor_block", a.factor_block}, {"value_block", a.value_block}}) {
       if (found.empty() && (value < 16 || value % 16 != 0 || value > kMost))
         found = std::string(name) + " is " + std::to_string(value) + ", not a multiple of 16";
@@ -110,11 +114,13 @@ struct TtSparseLinear {
   static int residual(const Attributes& a) { return static_cast<int>(a.residual); }
   static int factor_bits(const Attributes& a) { return static_cast<int>(a.factor_bits); }
   static int value_bits(const Attributes& a) { return static_cast<int>(a.value_bits); }
+  static int base_bits(const Attributes& a) { return static_cast<int>(a.base_bits); }
 
   static TtSparseLinearParams parameters(const Attributes& a, const Call& call) {
     // Position on the node, -1 where the operand does not exist.
     const auto at = [&a](Input input) {
-      return input_index(input, a.low_rank, a.bias, residual(a), factor_bits(a), value_bits(a));
+      return input_index(input, a.low_rank, a.bias, residual(a), factor_bits(a), value_bits(a), base_bits(a),
+                         a.zero_points);
     };
     TtSparseLinearParams p;
     p.tokens = call.input_size(0, 0) * call.input_size(0, 1);

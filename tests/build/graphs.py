@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from edgekit import contract
 from edgekit.ops.registry import operator
 from edgekit.ops.spec import GENERIC
+from edgekit.ops.specs.tt_sparse_linear import TILE
 
 ELEMENTS = {
     "float32": TensorProto.FLOAT,
@@ -48,6 +49,9 @@ def tt_sizes(values: dict[str, Any], inputs: int) -> dict[str, int]:
     found["B_W"], found["B_S"] = packed(rank * outputs, "factor_bits", "factor_block")
     found["V_W"], found["V_S"] = packed(entries, "value_bits", "value_block")
     bits = {1: 16 * entries, 2: outputs * inputs, 3: 2 * entries}.get(values["residual"], 0)
+    tiles, blocks = -(-outputs // TILE), -(-inputs // values["base_block"])
+    found["Q_W"] = tiles * TILE * blocks * values["base_block"] // 32 * values["base_bits"]
+    found |= {"Q_S": tiles * TILE * blocks, "Q_Z": -(-tiles * TILE * blocks * values["base_bits"] // 32)}
     return found | {"I_W": -(-bits // 32)}
 
 

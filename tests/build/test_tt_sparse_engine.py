@@ -40,6 +40,7 @@ def test_a_compressed_layer_is_one_plugin_layer(
         ({"attributes": {"factor_bits": 3}}, "factor_bits is 3, not one of 0, 16, 8, 4"),
         ({"attributes": {"value_block": 24, "value_bits": 8}}, "value_block is 24, not a multiple of 16"),
         ({"attributes": {"rank": 0}}, "rank or entries contradict low_rank or residual"),
+        ({"attributes": {"base_bits": 3}}, "base_bits is 3, and the CUDA kernels have no base: it must be 0"),
         ({"dtypes": {"positions": "int64"}}, "positions is of TensorRT type 8"),
         ({"dtypes": {"b": "float32"}}, "b is of TensorRT type 0"),
         ({"attributes": {"factor_bits": 4}, "sizes": {"A_S": 7}}, "a_scales has 7 numbers, not 1"),
@@ -59,7 +60,13 @@ def test_a_refused_compressed_layer_says_what_is_wrong(
 
 @pytest.mark.parametrize(
     ("variant", "products"),
-    [({"residual": 2, "value_bits": 8}, 3), ({"residual": 3, "factor_bits": 4}, 3), ({"residual": 0}, 2)],
+    [
+        ({"residual": 2, "value_bits": 8}, 3),
+        ({"residual": 3, "factor_bits": 4}, 3),
+        ({"residual": 0}, 2),
+        ({"residual": 0, "low_rank": 0, "base_bits": 3, "zero_points": 1}, 1),
+        ({"residual": 0, "base_bits": 4}, 3),
+    ],
     ids=str,
 )
 def test_the_body_of_a_compressed_layer_builds(build: Build, variant: dict[str, int], products: int) -> None:

@@ -20,6 +20,7 @@ from edgekit.compress.saten.storage import packed, stored
 from edgekit.errors import ExportError
 from edgekit.ops.spec import OperatorError
 from edgekit.ops.specs.tt_sparse_linear import BITMAP, COLUMNS, GROUPS
+from edgekit.ops.tt_sparse_base import base_operands
 from edgekit.ops.tt_sparse_linear import SPEC, tt_sparse_linear, unpacked
 from edgekit.ops.tt_sparse_rows import packed_words, positions, unpacked_words, words
 from tests.ops.arrays import tensor_from_array
@@ -94,6 +95,54 @@ def test_a_compressed_matrix_is_its_operands(pattern: str, dtype: str) -> None:
 MADE = {"unstructured:97%": {"counts"}, "4:8": {"places"}, "row:80%": {"rows"}, "block:4x16:50%": {"blocks"}}
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("outputs", "inputs", "block"), [(32, 128, 64), (37, 100, 32), (5, 130, 128)])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_a_base_is_its_operands(bits: int, outputs: int, inputs: int, block: int, symmetric: bool) -> None:
+    """Ŵ as its pieces tell it, in as many bytes where tiles are whole."""
+    draw = np.random.default_rng(bits)
+    weight = draw.standard_normal((outputs, inputs)).astype("f")
+    stored_base = base(quantize_blocks(weight, bits, block, symmetric=symmetric))
+    matrix = CompressedMatrix("dense", (outputs, inputs), (stored_base,), 0, 0, 0)
+    attributes, arrays = operator_inputs(matrix, base=True)
+    assert (attributes["base_bits"], attributes["zero_points"]) == (bits, int(not symmetric))
+    x = torch.from_numpy(draw.standard_normal((1, 2, inputs)))
+    given = {"x": x} | {name: torch.from_numpy(array) for name, array in arrays.items()}
+    SPEC.output_shapes(attributes, {name: tuple(value.shape) for name, value in given.items()})
+    expected = torch.nn.functional.linear(x, torch.from_numpy(matrix.reconstruct()).double())
+    torch.testing.assert_close(tt_sparse_linear(attributes, given), expected, rtol=1e-6, atol=1e-6)
+    if outputs == 32:
+        zeros = stored_base.arrays()["zero_points"].nbytes if symmetric else 0
+        assert sum(array.nbytes for array in arrays.values()) == stored_base.nbytes - zeros
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_each_code_of_a_base_is_where_the_specification_says(bits: int) -> None:
+    """One code that is not 0: by its input and row, the bits that are set, counted from the lowest of its tile."""
+    expected = {
+        2: {0: (0, 1), 3: (24, 25), 4: (2, 3), 31: (30 + 512, 31 + 512)},
+        3: {0: (0, 1, 2), 5: (11, 12, 13), 9: (8 + 512, 9 + 512, 10 + 512), 26: (22, 23, 22 + 1024)},
+        4: {0: (0, 1, 2, 3), 7: (28, 29, 30, 31), 8: (512, 513, 514, 515), 31: tuple(range(1564, 1568))},
+    }[bits]
+    expected |= {29: (14 + 512, 15 + 512, 15 + 1024)} if bits == 3 else {}
+    for place, places in expected.items():
+        codes = np.zeros((16, 1, 32), np.uint8)
+        codes[5, 0, place] = 2**bits - 1
+        stream = base_operands(codes, np.ones((16, 1)), None, bits)["base"].view(np.uint8)
+        found = np.flatnonzero(np.unpackbits(stream, bitorder="little"))
+        assert tuple(found - 5 * 32) == places
+
+
+def test_a_base_of_other_bits_or_blocks_is_refused() -> None:
+    weight = np.ones((4, 64), np.float32)
+    for bits, block in ((8, 32), (4, 16)):
+        matrix = CompressedMatrix("dense", (4, 64), (base(quantize_blocks(weight, bits, block)),), 0, 0, 0)
+        with pytest.raises(ExportError, match=f"{bits} bits in blocks of {block}"):
+            operator_inputs(matrix, base=True)
+        with pytest.raises(OperatorError, match=f"{bits} bits and blocks of {block}"):
+            base_operands(np.zeros((4, 2, block)), np.ones((4, 2)), None, bits)
+
+
 def test_a_train_is_contracted() -> None:
     weight = torch.randn(36, 48, generator=torch.Generator().manual_seed(1))
     train = train_within(weight, 4, 3000, "float16", 64)
@@ -123,12 +172,15 @@ def positional(name: str) -> list[Any]:
     inputs = {key: tensor_from_array(array) for key, array in case.inputs("float64").items()}
     for tensor in inputs.values():
         tensor.requires_grad_(tensor.dtype == torch.float64)
-    integers = [a.name for a in SPEC.attributes if a.kind == "int" and a.name not in ("low_rank", "bias")]
+    flags = ("low_rank", "bias", "zero_points")
+    integers = [a.name for a in SPEC.attributes if a.kind == "int" and a.name not in flags]
     return [inputs.get(operand.name) for operand in SPEC.inputs] + [case.attributes[each] for each in integers]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["decode-three-sequences", "residual-alone", "groups-2-of-4", "bitmap-nearly-full"])
+@pytest.mark.parametrize(
+    "name", ["decode-three-sequences", "residual-alone", "groups-2-of-4", "bitmap-nearly-full", "base-of-3-beside-1"]
+)
 def test_the_library_operator_keeps_its_promises(name: str) -> None:
     torch.library.opcheck(torch.ops.edgekit.tt_sparse_linear.default, tuple(positional(name)))
 
@@ -155,7 +207,7 @@ def test_gradients_of_the_operator_are_those_of_a_dense_layer(name: str) -> None
         torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["all-16-bits-of-a-column", "two-tokens-rank-one"])
+@pytest.mark.parametrize("name", ["all-16-bits-of-a-column", "two-tokens-rank-one", "base-67-to-131"])
 def test_the_body_by_another_evaluator(name: str) -> None:
     """onnx's own, and in bfloat16, which ONNX Runtime's CPU does not have."""
     case = CASES[name]

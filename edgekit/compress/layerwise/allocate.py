@@ -16,7 +16,7 @@ from edgekit.checkpoint import open_checkpoint
 from edgekit.compress.layerwise.calibrate import metric_of
 from edgekit.compress.layerwise.fit import LayerJob, Work
 from edgekit.compress.layerwise.plan import settings_from
-from edgekit.compress.layerwise.worth import PROBE_CORRECTION, Points, code_sizes, probe_base
+from edgekit.compress.layerwise.worth import PROBE_CORRECTION, Choice, Points, choices, probe_base
 from edgekit.compress.saten.allocation import Option, allocated
 from edgekit.compress.saten.decompose import compress_matrix
 from edgekit.compress.saten.methods.saten_augmented import asked_bytes, possible_bases
@@ -102,23 +102,61 @@ def shared(
         size = shape[0] * shape[1]
         options[name] = [
             Option(f"{method} at {8 * nbytes / size:.3g} bits", nbytes, loss**DAMPING)
-            for nbytes, loss in _sizes(method, shape, points.get(name, []), average, settings)
+            for nbytes, loss in _sizes(method, shape, _measured(method, points, name), average, settings)
         ]
     chosen = allocated(options, budget)
     return {name: replace(option, loss=option.loss ** (1 / DAMPING)) for name, option in chosen.items()}
+
+
+def timed(
+    method: str,
+    matrices: Mapping[str, tuple[int, int]],
+    points: Mapping[str, Points],
+    nanoseconds: int,
+    settings: Settings,
+) -> dict[str, Choice]:
+    """Matrix -> the base and correction for which losses are least where one token's products may take so long.
+
+    Corrections are low rank: visiting the single weights of each row takes longer than bits of codes that win as much.
+
+    Raises:
+        ExportError: not even the fastest take as little, or a method could not be probed.
+    """
+    found = {
+        name: {
+            f"{k}": choice for k, choice in enumerate(choices(method, shape, settings, _measured(method, points, name)))
+        }
+        for name, shape in matrices.items()
+    }
+    options = {
+        name: [Option(key, each.nanoseconds, each.loss**DAMPING) for key, each in several.items()]
+        for name, several in found.items()
+    }
+    least = sum(min(option.nbytes for option in several) for several in options.values())
+    if least > nanoseconds:
+        raise ExportError(
+            f"the products of these matrices take at least {1e-6 * least:.2f} ms for a token, by the cost model",
+            f"{1e-6 * nanoseconds:.2f} were allowed",
+            "allow more",
+        )
+    return {name: found[name][option.name] for name, option in allocated(options, nanoseconds).items()}
+
+
+def _measured(method: str, points: Mapping[str, Points], name: str) -> Points:
+    if not points.get(name):
+        raise ExportError(
+            "a matrix must be measured before bytes are shared", f"{method} could not be tried", "allow more bytes"
+        )
+    return points[name]
 
 
 def _sizes(
     method: str, shape: tuple[int, int], points: Points, average: float, settings: Settings
 ) -> list[tuple[int, float]]:
     """(bytes, loss) that a matrix may have where the average is so many bits per weight."""
-    if not points:
-        raise ExportError(
-            "a matrix must be measured before bytes are shared", f"{method} could not be tried", "allow more bytes"
-        )
     size = shape[0] * shape[1]
     if method in QUANTISING:
-        found = sorted(code_sizes(method, shape, settings, points))
+        found = sorted((each.nbytes, each.loss) for each in choices(method, shape, settings, points))
         within = [each for each in found if LEAST * average <= 8 * each[0] / size <= MOST * average]
         return within if within and min(within) == found[0] else [found[0], *within]
     count = max(1, math.ceil((MOST - LEAST) * average / STEP))

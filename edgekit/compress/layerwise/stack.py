@@ -70,7 +70,8 @@ class Stack(ABC):
 
     def grouped(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """[n, S, hidden] in parts that go through a block together: products of a single short passage are slow."""
-        return hidden.split(max(1, TOKENS_AT_A_TIME // hidden.shape[1]))
+        count = max(1, TOKENS_AT_A_TIME // hidden.shape[1])
+        return tuple(hidden[start : start + count] for start in range(0, len(hidden), count))
 
     @contextmanager
     def loaded(self, layer: int | None) -> Iterator[None]:

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from edgekit.compress.saten.correction import FACTORS
+from edgekit.compress.saten.cost import planned_seconds
+from edgekit.compress.saten.factors import largest_rank
 from edgekit.compress.saten.methods.saten_augmented import asked_bytes, possible_bases
 from edgekit.compress.saten.request import Settings
 
@@ -36,8 +40,25 @@ def probe_base(shape: tuple[int, int], settings: Settings) -> tuple[int, int, in
     return next(base for base in bases if base[1:] == (bits, block))
 
 
-def code_sizes(method: str, shape: tuple[int, int], settings: Settings, points: Points) -> Iterator[tuple[int, float]]:
-    """(bytes, loss) of every base with every correction that the method may have."""
+@dataclass(frozen=True)
+class Choice:
+    """A way to store a matrix: a base of some bits in blocks, with a correction.
+
+    Attributes:
+        nbytes: of both.
+        loss: to be expected.
+        nanoseconds: of one token's product on one thread, by the cost model, the correction being low rank alone.
+    """
+
+    nbytes: int
+    loss: float
+    nanoseconds: int
+    bits: int
+    block: int
+
+
+def choices(method: str, shape: tuple[int, int], settings: Settings, points: Points) -> Iterator[Choice]:
+    """Every base with every correction that the method may have."""
     corrected = method == "saten-augmented"
     _, probe_bits, probe_block = probe_base(shape, settings)
     begin = _codes_worth(probe_bits, probe_block)
@@ -49,7 +70,9 @@ def code_sizes(method: str, shape: tuple[int, int], settings: Settings, points: 
             nbytes = size + part + math.ceil(more * weights / 8)
             share = 8 * (nbytes - size) / weights
             gained = _codes_worth(bits, block) - begin + value * share / (1 + FADING * share)
-            yield nbytes, points[0][1] * 4**-gained
+            rank = largest_rank(shape, nbytes - size, settings.factors or FACTORS, settings.block)
+            time = math.ceil(1e9 * planned_seconds(shape, bits, block, rank))
+            yield Choice(nbytes, points[0][1] * 4**-gained, time, bits, block)
 
 
 def correction_worth(points: Points, shape: tuple[int, int]) -> float:

@@ -12,29 +12,49 @@ from edgekit.compress.saten.pieces import Base, Pair, Train
 from edgekit.compress.saten.sparse_format import Positions, Sparse
 from edgekit.compress.saten.storage import CODES, FLOAT, Arrays, Stored, stored
 from edgekit.errors import ExportError
-from edgekit.ops.specs.tt_sparse_linear import BITMAP, COLUMNS, GROUP, GROUPS, HALF, MOST_INPUTS, NOTHING, SPEC
+from edgekit.ops.specs.tt_sparse_linear import (
+    BASES,
+    BITMAP,
+    CHUNK,
+    COLUMNS,
+    GROUP,
+    GROUPS,
+    HALF,
+    MOST_BLOCK,
+    MOST_INPUTS,
+    NOTHING,
+    ROUNDED,
+    SPEC,
+)
 from edgekit.ops.specs.tt_sparse_linear import CODES as CODE_BITS
+from edgekit.ops.tt_sparse_base import base_operands
 from edgekit.ops.tt_sparse_rows import positions, starts, words
 
 #: Blocks of scales that kernels read.
 BLOCK_MULTIPLE = 16
 
 
-def operator_inputs(matrix: CompressedMatrix, bias: Floats | None = None) -> tuple[dict[str, int], Arrays]:
-    """Attributes and inputs (but x) of the operator that multiplies by a matrix, without its base of few bits.
+def operator_inputs(
+    matrix: CompressedMatrix, bias: Floats | None = None, *, base: bool = False
+) -> tuple[dict[str, int], Arrays]:
+    """Attributes and inputs (but x) of the operator that multiplies by a matrix.
 
     Codes, scales, 16-bit values, columns, bitmaps and 2:4 places are the stored bytes, in words of 32 bits. Made here:
     the row starts (4 bytes per output in the place of counts of 2), a train's contracted pair in float16, and bitmaps
-    or columns of patterns that the operator does not read (whole rows, blocks, groups of other than 4).
+    or columns of patterns that the operator does not read (whole rows, blocks, groups of other than 4). A base keeps
+    its bits in another order, filled up to a multiple of 16 outputs; zero points that are all 2^(bits-1) are left
+    out. Kernels may round what it multiplies to 16 bits.
 
     Args:
         bias: float32 [N], or None.
+        base: whether the matrix's base is one of the operands; without it the operator multiplies by the rest.
 
     Raises:
-        ExportError: nothing but a base is there, codes are of 2 or 3 bits, or a scale's block is no multiple of 16.
+        ExportError: nothing to multiply by is there, factors or values are of 2 or 3 bits, or a scale's block is one
+            that the operator does not read.
     """
-    pair, sparse = _pair(matrix), _only(matrix, Sparse)
-    if pair is None and sparse is None:
+    pair, sparse, codes = _pair(matrix), _only(matrix, Sparse), _only(matrix, Base) if base else None
+    if pair is None and sparse is None and codes is None:
         raise ExportError(
             "edgekit::TTSparseLinear multiplies by low rank and a sparse part",
             f"{matrix.method} made neither of this matrix",
@@ -53,6 +73,10 @@ def operator_inputs(matrix: CompressedMatrix, bias: Floats | None = None) -> tup
         residual, where = _positions(sparse.positions)
         attributes |= residual | {"entries": int(np.prod(sparse.values.shape))} | _numbers("value", sparse.values)
         found |= where | _arrays("values", "value_scales", sparse.values)
+    if codes is not None:
+        of_base, operands = _base(codes)
+        attributes |= of_base
+        found |= operands
     if bias is not None:
         found["bias"] = bias.astype(np.float32)
     return SPEC.complete({"residual": NOTHING} | attributes), found
@@ -95,6 +119,30 @@ def _arrays(name: str, scales: str, store: Stored) -> Arrays:
     if store.dtype == FLOAT:
         return {name: store.arrays["values"].reshape(store.shape)}
     return {name: words(store.arrays["codes"]), scales: store.arrays["scales"]}
+
+
+def base_problem(base: Base) -> str | None:
+    """Why the operator does not read a base as it is stored; None where it does."""
+    bits, block = base.quantized.bits, base.quantized.codes.shape[2]
+    if bits in BASES and block % CHUNK == 0 and block <= MOST_BLOCK and base.quantized.offsets is None:
+        return None
+    return f"its codes have {bits} bits in blocks of {block}"
+
+
+def _base(base: Base) -> tuple[dict[str, int], Arrays]:
+    found = base.quantized
+    problem = base_problem(base)
+    if problem is not None:
+        raise ExportError(
+            f"a base of edgekit::TTSparseLinear has codes of {', '.join(map(str, BASES))} bits in blocks of a multiple"
+            f" of {CHUNK} inputs, at most {MOST_BLOCK}",
+            problem,
+            "export it with --base products, or compress the model with another --base-bits",
+        )
+    zeros = None if (found.zero_points == 2 ** (found.bits - 1)).all() else found.zero_points
+    attributes = {"base_bits": found.bits, "base_block": found.codes.shape[2], "zero_points": int(zeros is not None)}
+    attributes |= {"input_bits": ROUNDED}
+    return attributes, base_operands(found.codes, found.scales, zeros, found.bits)
 
 
 def _positions(found: Positions) -> tuple[dict[str, int], Arrays]:

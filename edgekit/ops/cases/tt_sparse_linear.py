@@ -1,6 +1,7 @@
 """Cases of edgekit::TTSparseLinear: each way to store factors, values and positions, odd sizes, one token and many.
 
 Blocks and words end inside of rows wherever the sizes are odd, and what the last word has beyond the codes is set.
+What fills up a base's tiles and blocks is drawn like all else, but for scales there, which are NaN.
 """
 
 from __future__ import annotations
@@ -13,7 +14,20 @@ import numpy as np
 
 from edgekit.ops.cases._draw import Array, generator, numpy_dtype
 from edgekit.ops.spec import Case
-from edgekit.ops.specs.tt_sparse_linear import BITMAP, COLUMNS, GROUP, GROUPS, HALF, NOTHING, PLAIN, SPEC
+from edgekit.ops.specs.tt_sparse_linear import (
+    BITMAP,
+    COLUMNS,
+    EXACT,
+    GROUP,
+    GROUPS,
+    HALF,
+    NOTHING,
+    PLAIN,
+    ROUNDED,
+    SPEC,
+    TILE,
+)
+from edgekit.ops.tt_sparse_base import base_operands
 from edgekit.ops.tt_sparse_rows import packed_words, positions
 
 
@@ -27,6 +41,20 @@ class _Sizes:
     outputs: int
     rank: int = 0
     share: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Base:
+    """Bits, block, whether there are zero points, and what inputs may be rounded to."""
+
+    bits: int = 0
+    block: int = 64
+    zeros: int = 0
+    rounded: int = EXACT
+
+
+_NO_BASE = _Base()
+_NUMBERS = (PLAIN, HALF, 8, 4)
 
 
 def cases() -> list[Case]:
@@ -65,18 +93,58 @@ def cases() -> list[Case]:
         _case("groups-of-nibbles", _Sizes(1, 1, 96, 65, 3, 2), GROUPS, 4, 4, block=48),
         _case("all-16-bits-of-a-column", _Sizes(1, 1, 65536, 3, 2, 0.002), COLUMNS, bias=1),
         _case("beyond-16-bits-of-a-column", _Sizes(1, 1, 65600, 2, 0, 0.002), BITMAP, PLAIN, 8),
+        *_with_base(),
     ]
 
 
+def _with_base() -> list[Case]:
+    """Bases alone and with all else, each of the bits with and without zero points."""
+    found = [
+        _case("base-of-2-bits", _Sizes(1, 1, 64, 16), NOTHING, base=_Base(2, 32, 1)),
+        _case("base-of-3-bits", _Sizes(1, 1, 96, 48), NOTHING, base=_Base(3, 32, 1)),
+        _case("base-of-4-bits", _Sizes(1, 1, 128, 32), NOTHING, base=_Base(4, 64, 1), bias=1),
+        _case("base-one-of-everything", _Sizes(1, 1, 1, 1), NOTHING, base=_Base(3, 32)),
+        _case("base-67-to-131", _Sizes(1, 1, 67, 131), NOTHING, base=_Base(3, 32, 1), bias=1),
+        _case("base-576-to-200", _Sizes(1, 1, 576, 200), NOTHING, base=_Base(3, 64, 1)),
+        _case("base-300-to-37-in-blocks-of-128", _Sizes(1, 1, 300, 37), NOTHING, base=_Base(2, 128, 1)),
+        _case("base-300-to-37-in-blocks-of-96", _Sizes(1, 2, 300, 37), NOTHING, base=_Base(4, 96)),
+        _case("base-576-to-37-in-blocks-of-192", _Sizes(1, 3, 576, 37), NOTHING, base=_Base(3, 192, 1)),
+        _case("base-800-to-35-in-blocks-of-384", _Sizes(1, 1, 800, 35, 4, 0.1), COLUMNS, base=_Base(4, 384, 1)),
+        _case("base-of-16-bit-inputs", _Sizes(1, 1, 200, 77), NOTHING, base=_Base(3, 64, 1, ROUNDED), bias=1),
+        _case("base-two-tokens", _Sizes(2, 1, 130, 33), NOTHING, base=_Base(2, 64), bias=1),
+        _case("base-three-tokens", _Sizes(1, 3, 160, 50), NOTHING, base=_Base(3, 32)),
+        _case("base-prefill-9", _Sizes(3, 3, 129, 47), NOTHING, base=_Base(4, 64, 1)),
+        _case("base-prefill-71", _Sizes(1, 71, 100, 35), NOTHING, base=_Base(3, 64, 1)),
+        _case("base-prefill-70-of-16-bit-inputs", _Sizes(1, 70, 100, 35), NOTHING, base=_Base(4, 32, 1, ROUNDED)),
+    ]
+    for bits in (2, 3, 4):
+        for number, residual in enumerate((COLUMNS, BITMAP, GROUPS, COLUMNS, NOTHING)):
+            factor, value = (_NUMBERS[(number + shift) % 4] for shift in (bits, 0))
+            sizes = _Sizes(1, 1 + number, 72 + 28 * number, 20 + 9 * number, 3 + bits, 2 if residual == GROUPS else 0.1)
+            base = _Base(bits, 32 if number % 2 else 64, int(bits == 3 or number == 2))
+            values = {"factor": factor, "value": value if residual else PLAIN, "bias": (number + bits) % 2}
+            found.append(_case(f"base-of-{bits}-beside-{number}", sizes, residual, block=32, base=base, **values))
+    return found
+
+
 def _case(
-    name: str, sizes: _Sizes, residual: int, factor: int = PLAIN, value: int = PLAIN, block: int = 64, bias: int = 0
+    name: str,
+    sizes: _Sizes,
+    residual: int,
+    factor: int = PLAIN,
+    value: int = PLAIN,
+    block: int = 64,
+    bias: int = 0,
+    base: _Base = _NO_BASE,
 ) -> Case:
     flags = {"low_rank": int(sizes.rank > 0), "bias": bias, "residual": residual}
     bits = {"factor_bits": factor, "value_bits": value, "factor_block": block, "value_block": block}
     mask = _mask(name, sizes, residual)
     counts = {"out_features": sizes.outputs, "rank": sizes.rank, "entries": int(mask.sum())}
     kept = {"group_kept": int(sizes.share) if residual == GROUPS else 2}
-    attributes = SPEC.complete(counts | flags | bits | kept)
+    of_base = {"base_bits": base.bits, "zero_points": base.zeros, "base_block": base.block}
+    of_base |= {"input_bits": base.rounded}
+    attributes = SPEC.complete(counts | flags | bits | kept | of_base)
     return Case(name, attributes, partial(_inputs, name, sizes, attributes))
 
 
@@ -94,8 +162,25 @@ def _inputs(name: str, sizes: _Sizes, attributes: dict[str, Any], dtype: str) ->
         bits = attributes["value_bits"]
         drawn = _numbers(draw, (attributes["entries"],), 1.0, bits, attributes["value_block"], kind)
         found |= dict(zip(("values", "value_scales"), drawn, strict=False))
+    if attributes["base_bits"]:
+        found |= _base(draw, sizes, attributes)
     if attributes["bias"]:
         found["bias"] = draw.standard_normal(sizes.outputs).astype(kind)
+    return found
+
+
+def _base(draw: np.random.Generator, sizes: _Sizes, attributes: dict[str, Any]) -> dict[str, Array]:
+    """Scales of either sign, one of them 0; what stands for no output is set, NaN where it may be."""
+    bits, block, outputs = attributes["base_bits"], attributes["base_block"], sizes.outputs
+    rows, blocks = -(-outputs // TILE) * TILE, -(-sizes.inputs // block)
+    codes = draw.integers(0, 2**bits, (rows, blocks, block))
+    zeros = draw.integers(0, 2**bits, (rows, blocks)) if attributes["zero_points"] else None
+    scales = (draw.standard_normal((rows, blocks)) * 2.0**-bits / sizes.inputs**0.5).astype(np.float16)
+    scales[outputs // 2, 0] = 0 if outputs > 1 else scales[0, 0]
+    scales[outputs:] = np.nan
+    found = base_operands(codes, scales, zeros, bits)
+    if zeros is not None:
+        _set_beyond(found["base_zeros"], rows * blocks * bits)
     return found
 
 

@@ -1,4 +1,4 @@
-"""A linear layer whose weight is a contracted tensor train plus a sparse residual, in the numbers that are stored."""
+"""A linear layer whose weight is codes of few bits, a contracted tensor train and a sparse residual, as stored."""
 
 from __future__ import annotations
 
@@ -14,11 +14,19 @@ PLAIN, HALF, CODES = 0, 16, (8, 4)
 GROUP = 4
 #: What 16-bit columns reach.
 MOST_INPUTS = 2**16
+#: Values of `base_bits`; 0 for none.
+BASES = (2, 3, 4)
+#: Outputs of a tile of the base, and inputs of a chunk: what its codes are grouped by.
+TILE, CHUNK = 16, 32
+#: Inputs to a scale of the base, at most.
+MOST_BLOCK = 384
+#: Values of `input_bits`.
+EXACT, ROUNDED = 24, 16
 
 _BIAS = (("bias", 1),)
 
 
-_PAIR, _RESIDUAL = ("low_rank", 1), ("residual", (COLUMNS, BITMAP, GROUPS))
+_PAIR, _RESIDUAL, _BASE = ("low_rank", 1), ("residual", (COLUMNS, BITMAP, GROUPS)), ("base_bits", BASES)
 
 
 def _numbers(
@@ -31,10 +39,9 @@ def _numbers(
 
 def _possible(values: Attributes) -> bool:
     """There is something to multiply by, and what is not there has no bits."""
-    there = values["low_rank"] or values["residual"]
-    return bool(
-        there and (values["low_rank"] or not values["factor_bits"]) and (values["residual"] or not values["value_bits"])
-    )
+    there = values["low_rank"] or values["residual"] or values["base_bits"]
+    needs = (("factor_bits", "low_rank"), ("value_bits", "residual"), ("zero_points", "base_bits"))
+    return bool(there) and all(values[what] or not values[bits] for bits, what in needs)
 
 
 def _derive(sizes: Sizes) -> Sizes:
@@ -45,14 +52,23 @@ def _derive(sizes: Sizes) -> Sizes:
 
 
 _CODES = "codes are packed without gaps, row by row, the lowest bits first, from low to high in each word"
+_BASE_MEANING = (
+    "codes of the base, [tile of 16 outputs, chunk of 32 inputs, base_bits words, row of the tile], outputs filled up"
+    " to whole tiles and inputs to whole blocks with anything. Byte b of word w, from the lowest bits: 2 or 4 bits:"
+    " field f is the code of input 32/base_bits w + 4 f + b of the chunk. 3 bits: fields 0 and 1 of 3 bits are those"
+    " of inputs 8 w + 4 f + b, and the upper two bits of words 0 and 1 are the lower two of inputs 24 + b and 28 + b,"
+    " whose third are bits 6 and 7 of word 2"
+)
 
 SPEC = OpSpec(
     name="TTSparseLinear",
     version=1,
     stem="tt_sparse_linear",
-    summary="y = x A^T B + x S^T + bias: a contracted tensor train and a sparse residual, without the dense weight",
-    source="the contracted form of a tensor train (edgekit.compress.saten.pieces.Pair) and a sparse residual"
-    " (edgekit.compress.saten.sparse_format) in the numbers in which edgekit.compress.saten.storage keeps them",
+    summary="y = x Q^T + x A^T B + x S^T + bias: a base of few bits, a contracted tensor train and a sparse residual,"
+    " without the dense weight",
+    source="block-quantised weights (edgekit.compress.saten.pieces.Base), the contracted form of a tensor train (Pair"
+    " there) and a sparse residual (edgekit.compress.saten.sparse_format) in the numbers in which"
+    " edgekit.compress.saten.storage keeps them",
     axes=(
         Axis("B", "batch"),
         Axis("S", "tokens"),
@@ -67,6 +83,9 @@ SPEC = OpSpec(
         Axis("I_W", "words of the positions"),
         Axis("V_W", "words of the codes of the values"),
         Axis("V_S", "scales of the values: E / value_block, rounded up"),
+        Axis("Q_W", "words of the base's codes: O' K' base_bits / 32; O' and K' are O and K rounded up, see base"),
+        Axis("Q_S", "scales of the base: O' K' / base_block"),
+        Axis("Q_Z", "words of its zero points: O' K' / base_block base_bits / 32, rounded up"),
     ),
     inputs=(
         Operand("x", "inputs", (Form(("B", "S", "K")),)),
@@ -115,6 +134,20 @@ SPEC = OpSpec(
             (Form(("V_S",), (_RESIDUAL, ("value_bits", CODES))),),
             dtype="float16",
         ),
+        Operand("base", _BASE_MEANING, (Form(("Q_W",), (_BASE,)),), dtype="int32"),
+        Operand(
+            "base_scales",
+            "[tile, block, row]: a weight is scale (code - zero point)",
+            (Form(("Q_S",), (_BASE,)),),
+            dtype="float16",
+        ),
+        Operand(
+            "base_zeros",
+            "zero points of tile and block as base_bits planes of 16 bits: bit r of plane p is bit p of row r's;"
+            " where there are none they are 2^(base_bits-1)",
+            (Form(("Q_Z",), (_BASE, ("zero_points", 1))),),
+            dtype="int32",
+        ),
         Operand("bias", "added to each token", (Form(("O",), _BIAS),)),
     ),
     outputs=(Operand("y", "outputs", (Form(("B", "S", "O")),)),),
@@ -122,7 +155,7 @@ SPEC = OpSpec(
         Attribute("out_features", "int", "outputs of the layer", axis="O"),
         Attribute("rank", "int", "rank of the pair", value=0, axis="R"),
         Attribute("entries", "int", "entries of the residual", value=0, axis="E"),
-        Attribute("low_rank", "int", "1: there is a pair; 0: the residual alone", variant=True),
+        Attribute("low_rank", "int", "1: there is a pair; 0: none", variant=True),
         Attribute("bias", "int", "1: there is a bias", variant=True),
         Attribute(
             "residual",
@@ -147,9 +180,25 @@ SPEC = OpSpec(
             value=PLAIN,
             choices=(PLAIN, HALF, *CODES),
         ),
+        Attribute(
+            "base_bits",
+            "int",
+            "of the base's codes; 0: there is none",
+            variant=True,
+            value=0,
+            choices=(0, *BASES),
+        ),
+        Attribute("zero_points", "int", "1: the base has zero points; 0: none, or no base", variant=True, value=0),
         Attribute("factor_block", "int", "numbers of a or of b to a scale, a multiple of 16", value=64),
         Attribute("value_block", "int", "values to a scale, a multiple of 16", value=64),
         Attribute("group_kept", "int", "entries to a group of 4 inputs", value=2),
+        Attribute("base_block", "int", "inputs to a scale of the base, a multiple of 32 up to 384", value=64),
+        Attribute(
+            "input_bits",
+            "int",
+            "what a kernel for the base may round inputs to, by their block's largest: 24, as float32 does, or 16 bits",
+            value=EXACT,
+        ),
         *PLUGIN,
     ),
     dtypes=DTYPES,

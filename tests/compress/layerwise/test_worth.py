@@ -6,10 +6,11 @@ import math
 
 import pytest
 
-from edgekit.compress.layerwise.allocate import shared
-from edgekit.compress.layerwise.worth import code_sizes, correction_worth, probe_base
+from edgekit.compress.layerwise.allocate import shared, timed
+from edgekit.compress.layerwise.worth import choices, correction_worth, probe_base
 from edgekit.compress.saten.methods.saten_augmented import possible_bases
 from edgekit.compress.saten.request import Settings
+from edgekit.errors import ExportError
 
 SHAPE = (576, 1536)
 WEIGHTS = SHAPE[0] * SHAPE[1]
@@ -24,8 +25,7 @@ def test_probe() -> None:
 
 def test_codes_of_a_bit_more_lose_a_quarter() -> None:
     size = probe_base(SHAPE, Settings())[0]
-    found = dict(code_sizes("dense", SHAPE, Settings(), [(size, 8.0)]))
-    by_base = {(bits, block): found[nbytes] for nbytes, bits, block in possible_bases(SHAPE, Settings())}
+    by_base = {(c.bits, c.block): c.loss for c in choices("dense", SHAPE, Settings(), [(size, 8.0)])}
     assert by_base[3, 128] == pytest.approx(8.0)
     assert by_base[4, 128] == pytest.approx(2.0)
     assert by_base[2, 128] == pytest.approx(32.0)
@@ -54,3 +54,18 @@ def test_bytes_go_to_corrections_only_where_they_are_worth_more() -> None:
     bases = {size for size, _, _ in possible_bases(SHAPE, Settings())}
     assert chosen["dull"].nbytes in bases
     assert chosen["keen"].nbytes not in bases
+
+
+def test_a_time_for_a_token() -> None:
+    """The longer it may take, the less is lost; no more time is taken than was allowed."""
+    points = {name: [(probe_base(SHAPE, Settings())[0], 8.0)] for name in ("one", "other")}
+    shapes = dict.fromkeys(points, SHAPE)
+    losses = []
+    for nanoseconds in (14_000, 16_000, 20_000, 40_000):
+        chosen = timed("saten-augmented", shapes, points, nanoseconds, Settings())
+        assert sum(each.nanoseconds for each in chosen.values()) <= nanoseconds
+        losses.append(sum(each.loss for each in chosen.values()))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.3 * losses[0]
+    with pytest.raises(ExportError, match=r"at least 0.01 ms for a token"):
+        timed("saten-augmented", shapes, points, 3000, Settings())
