@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.option("--device", metavar="NAME", help="One of `edgekit devices list`.")
 @click.option(
-    "--dtype", default="fp16", show_default=True, metavar="TYPE", help="Of the weights: fp32, fp16, int8, int4."
+    "--dtype", metavar="TYPE", help="Of the weights: fp32, fp16, int8, int4.  [default: that of a bundle, else fp16]"
 )
 @click.option(
     "--context",

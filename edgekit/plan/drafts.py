@@ -7,11 +7,15 @@ from pathlib import Path
 
 from edgekit.bundle import MANIFEST_NAME, Bundle, DraftInfo, read_bundle
 from edgekit.errors import DeviceError
+from edgekit.plan.bench_acceptance import benched_chances
 from edgekit.plan.break_even import USUAL_ACCEPTANCE, needed_acceptance
 from edgekit.plan.estimate import Estimate
 from edgekit.plan.step_cost import CYCLES_PER_LAYER, StepCost, with_band
 from edgekit.runtime.drafting.expected import expected_tokens
 
+#: Where a bundle's chances come from.
+TRAINED = "measured on held-out text like that of the heads' training"
+BENCHED = "the lower of held-out text like that of the heads' training and conversations of edgekit bench --draft"
 #: Tokens where only their chance is told.
 DEFAULT_TOKENS = 4
 #: Layers as whose kernels those of a draft graph are counted: a trunk, a mixture, and one block for all positions.
@@ -91,7 +95,7 @@ def drafts_of(bundle: Bundle, heads: DraftInfo, tokens: int | None = None, accep
         )
     measured = heads.acceptance.get("greedy")
     if acceptance is None and measured is not None:
-        chances, basis = measured[:count], "measured when the heads were trained"
+        chances, basis = _lower(measured[:count], benched_chances(bundle, count))
     else:
         chance, basis = _assumed(acceptance)
         chances = (chance,) * count
@@ -123,6 +127,13 @@ def forecast(cost: StepCost, drafts: Drafts, context: int) -> DraftForecast:
         tokens_per_s=with_band(seconds, f"step of {best + 1} positions; acceptance {drafts.basis}").inverse(),
         basis=drafts.basis,
     )
+
+
+def _lower(trained: tuple[float, ...], benched: tuple[float | None, ...]) -> tuple[tuple[float, ...], str]:
+    """What to plan with: conversations agree less with heads than text like that of their training."""
+    if all(chance is None for chance in benched):
+        return trained, TRAINED
+    return tuple(min(a, a if b is None else b) for a, b in zip(trained, benched, strict=True)), BENCHED
 
 
 def _assumed(acceptance: float | None) -> tuple[float, str]:

@@ -32,6 +32,7 @@ class PlanOptions:
         resident_weight_bytes: with weight streaming: how much of the weights stays on the GPU; None for all.
         compression: terms for features that have no option of their own.
         drafts: what proposes tokens; None for plain decoding alone.
+        assumed: what was not asked for and is not plain, in sentences.
     """
 
     dtype: str
@@ -44,6 +45,7 @@ class PlanOptions:
     resident_weight_bytes: int | None = None
     compression: Compression = field(default_factory=Compression)
     drafts: Drafts | None = None
+    assumed: tuple[str, ...] = ()
 
     @property
     def of_plain_steps(self) -> Compression:

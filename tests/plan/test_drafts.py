@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from edgekit.bundle import Bundle, read_bundle
+from edgekit.bundle import Bundle, read_bundle, write_sidecar
 from edgekit.errors import DeviceError
-from edgekit.plan import step_cost
+from edgekit.plan import bench_acceptance, step_cost
 from edgekit.plan.break_even import USUAL_ACCEPTANCE
-from edgekit.plan.drafts import DRAFT_LAYERS, Drafts, drafts_for, forecast
+from edgekit.plan.drafts import BENCHED, DRAFT_LAYERS, TRAINED, Drafts, drafts_for, forecast
 from edgekit.plan.facts import notes, plan_facts
 from edgekit.plan.machine import machine
 from edgekit.plan.model_sizes import ModelSizes
@@ -21,6 +21,7 @@ from edgekit.plan.of_bundle import asked_options
 from edgekit.plan.options import options_for
 from edgekit.plan.plan import make_plan
 from edgekit.plan.step_cost import StepCost
+from edgekit.runtime.drafting.open import HEADS
 from tests.chat.tiny_bundle import write_tiny_bundle
 from tests.plan.conftest import BOARD
 
@@ -106,7 +107,7 @@ def test_what_is_asked_for() -> None:
 def test_what_a_bundle_holds(with_heads: Bundle) -> None:
     read = size(with_heads, "chat_template.jinja", "tokenizer.json")
     found = drafts_for(str(with_heads.path), None, None)
-    assert found == Drafts((0.7, 0.6, 0.5), read, "measured when the heads were trained")
+    assert found == Drafts((0.7, 0.6, 0.5), read, TRAINED)
     assert drafts_for(str(with_heads.path), 2, None) == Drafts((0.7, 0.6), read, found.basis)
     assert drafts_for(str(with_heads.path), 2, 0.9) == Drafts((0.9, 0.9), read, "as given")
     with pytest.raises(DeviceError) as caught:
@@ -155,3 +156,90 @@ def test_a_bundle_with_heads_can_be_planned_for_several_sequences(with_heads: Bu
             asked_options(str(with_heads.path), smollm2, tokens, acceptance, dtype="fp16", batch=2)
     one = asked_options(str(with_heads.path), smollm2, None, None, dtype="fp16")
     assert one.drafts == drafts_for(str(with_heads.path), None, None)
+
+
+def benched(*groups: tuple[int, list[float | None]], source: str = HEADS) -> dict[str, Any]:
+    """A measurement: for each group tokens drafted and acceptance by position."""
+    return {
+        "draft": {
+            "groups": [
+                {"draft": {"sources": {source: {"drafted": drafted, "acceptance_by_position": chances}}}}
+                for drafted, chances in groups
+            ]
+        }
+    }
+
+
+def test_what_conversations_showed_is_planned_with_where_it_is_less(with_heads: Bundle) -> None:
+    write_sidecar(with_heads, "bench", benched((300, [0.5, 0.9, None]), (100, [0.3, 0.5, None])))
+    found = drafts_for(str(with_heads.path), None, None)
+    assert found is not None
+    # 0.75 of 0.5 and 0.25 of 0.3; the second is better than in training, and of the third nothing is known.
+    assert found.chances == pytest.approx((0.45, 0.6, 0.5))
+    assert found.basis == BENCHED
+    assert drafts_for(str(with_heads.path), None, 0.9) == Drafts((0.9,) * 3, found.graph_bytes, "as given")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"draft": None},
+        {},
+        {"draft": {"groups": 3}},
+        {"draft": {"groups": [{}]}},
+        benched((9, [0.1] * 3), source="ngram"),
+    ],
+)
+def test_measurements_that_say_nothing_of_heads_change_nothing(with_heads: Bundle, document: dict[str, Any]) -> None:
+    write_sidecar(with_heads, "bench", document)
+    found = drafts_for(str(with_heads.path), None, None)
+    assert found is not None
+    assert (found.chances, found.basis) == ((0.7, 0.6, 0.5), TRAINED)
+
+
+def test_a_measurement_of_another_export_is_not_this_ones(with_heads: Bundle) -> None:
+    write_sidecar(with_heads, "bench", benched((300, [0.1, 0.1, 0.1])))
+    manifest = json.loads((with_heads.path / "manifest.json").read_text())
+    manifest["draft"]["acceptance"]["sampled"] = [0.4] * 3
+    (with_heads.path / "manifest.json").write_text(json.dumps(manifest))
+    found = drafts_for(str(with_heads.path), None, None)
+    assert found is not None
+    assert found.basis == TRAINED
+
+
+def test_heads_are_called_as_measurements_call_them() -> None:
+    assert bench_acceptance.HEADS == HEADS
+
+
+def test_the_plan_tells_what_the_chances_were_measured_on(with_heads: Bundle, llama_2_7b: ModelSizes) -> None:
+    options = asked_options(str(with_heads.path), llama_2_7b, None, None, dtype="fp16")
+    told = " ".join(notes(make_plan("m", llama_2_7b, BOARD, options)))
+    assert "less often in conversations" in told
+    write_sidecar(with_heads, "bench", benched((300, [0.5, 0.5, 0.5])))
+    options = asked_options(str(with_heads.path), llama_2_7b, None, None, dtype="fp16")
+    assert "less often in conversations" not in " ".join(notes(make_plan("m", llama_2_7b, BOARD, options)))
+
+
+def test_a_bundles_own_weights_are_planned(tmp_path: Path, llama_2_7b: ModelSizes) -> None:
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    own, form = manifest["dtype"], manifest["form"]
+    found = asked_options(str(bundle), llama_2_7b, None, None)
+    assert found.dtype == own
+    assert f"planned as {own}, as the bundle's are" in found.assumed[0]
+    assert form in found.assumed[1]
+    other = asked_options(str(bundle), llama_2_7b, None, None, dtype="int8")
+    assert (other.dtype, other.assumed[0]) == ("int8", f"Weights are planned as int8; the bundle's own are {own}.")
+    manifest |= {"dtype": "int4", "form": "tensorrt", "quantization": {"units_at_8_bits": ["lm_head"]}}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    found = asked_options(str(bundle), llama_2_7b, None, None)
+    assert (found.dtype, found.compression.share_at_8_bits, len(found.assumed)) == ("int4", 0.0, 1)
+    manifest["quantization"] = {"units_at_8_bits": ["lm_head", "model.layers.0.mlp.down_proj"]}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert asked_options(str(bundle), llama_2_7b, None, None).compression.share_at_8_bits is None
+
+
+def test_without_a_bundle_the_default_is_told(llama_2_7b: ModelSizes) -> None:
+    found = asked_options("model", llama_2_7b, None, None)
+    assert (found.dtype, len(found.assumed)) == ("fp16", 1)
+    assert asked_options("model", llama_2_7b, None, None, dtype="fp16").assumed == ()
