@@ -77,8 +77,6 @@ def heal_compressed(
     check_destination(destination, overwrite=overwrite, record=RECORD)
     folder = destination.with_name(f".{destination.name}.healing")
     contents = text or calibration_text()
-    if not dry_run:
-        begin(folder, _job(compressed, source, options, contents), resume=resume, overwrite=overwrite)
     progress.stage("load")
     tokens = training_passages(compressed, contents, options.length)
     build: Callable[..., Any] = (
@@ -91,6 +89,8 @@ def heal_compressed(
     likeness, (rows, held) = likeness_of(compressed), split(tokens)
     if options.compute == "bfloat16":
         keep_in_bfloat16([*student.parameters(), *teacher.parameters()])
+    if not dry_run:
+        begin(folder, _job(compressed, source, options, contents), resume=resume, overwrite=overwrite)
     progress.stage("time the first steps")
     step_s = step_seconds(lambda: _loss(student, teacher, rows[: options.batch], likeness, options))
     kept_course = folder / COURSE if resume and not dry_run else None
