@@ -50,6 +50,7 @@ def draw(results: Sequence[Entry], drawn: Mapping[str, Any], methods: Sequence[s
     """A panel for each of a judge's `drawn`: a line for each method, dashed where healed, llama.cpp's as points."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     figure = Figure(figsize=(1 + 6.5 * len(drawn), 5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -60,6 +61,8 @@ def draw(results: Sequence[Entry], drawn: Mapping[str, Any], methods: Sequence[s
         axes.set_xlabel("bits per weight of the matrices, everything counted")
         axes.set_ylabel(label)
         axes.set_yscale("log")
+        for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            ticks(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.7)))
         axes.grid(alpha=0.3, which="both")
     handles, labels = axes.get_legend_handles_labels()
     if labels:

@@ -80,7 +80,11 @@ def ggml_type(method: str) -> GgmlType:
 
 
 class GgmlLibrary:
-    """libggml-base, which holds the quantisers. Raises ExportError where it is none."""
+    """libggml-base, which holds the quantisers. Raises ExportError where it is none.
+
+    Attributes:
+        version: such as "ggml 0.25.3".
+    """
 
     def __init__(self, path: Path) -> None:
         floats = ctypes.POINTER(ctypes.c_float)
@@ -89,10 +93,13 @@ class GgmlLibrary:
             self._quantize = self._library.ggml_quantize_chunk
             self._needs = self._library.ggml_quantize_requires_imatrix
             self._row_size = self._library.ggml_row_size
+            version = self._library.ggml_version
         except (OSError, AttributeError) as error:
             raise ExportError(
                 "llama.cpp's quantisers are read from its libggml-base", f"{path}: {error}", "give that library"
             ) from error
+        version.restype, version.argtypes = ctypes.c_char_p, []
+        self.version = f"ggml {version().decode()}"
         self._quantize.restype = self._row_size.restype = ctypes.c_size_t
         self._quantize.argtypes = [ctypes.c_int, floats, ctypes.c_void_p, *[ctypes.c_int64] * 3, floats]
         self._needs.restype, self._needs.argtypes = ctypes.c_bool, [ctypes.c_int]
@@ -102,7 +109,7 @@ class GgmlLibrary:
         """ExportError for a type that needs an importance matrix and has none."""
         if self._needs(int(TYPES[asked.name])) and not asked.importance:
             raise ExportError(
-                f"{asked.name} needs an importance matrix", "none was asked for", f"write {asked.name}{IMATRIX}"
+                f"{asked.name} needs an importance matrix", "none was asked for", f"write {PREFIX}{asked.name}{IMATRIX}"
             )
 
     def rounded(self, asked: GgmlType, weight: Floats, importance: Floats | None = None) -> Floats:

@@ -39,6 +39,7 @@ class Made:
         matrix_bytes, bits: of the matrices that edgekit compresses, in all and for each weight.
         seconds: that making it took; None where that is done as it is read.
         healable: whether edgekit may heal it.
+        library: by which it was made, with its version; None for edgekit and plain rounding.
     """
 
     checkpoint: Checkpoint
@@ -46,6 +47,7 @@ class Made:
     bits: float
     seconds: float | None = None
     healable: bool = False
+    library: str | None = None
 
 
 #: From the bits that are asked for, and a directory that may be written, to a checkpoint.
@@ -69,13 +71,12 @@ class Calibration:
 
     def share(self) -> None:
         """Let every compression of this process take them."""
-        measure = compression.calibrate
 
         def linked(stack: Any, place: Path, *rest: Any) -> bool:
             shutil.copytree(self.folder(), place, dirs_exist_ok=True, copy_function=os.link)
-            return measure(stack, place, *rest)
+            return calibrate(stack, place, *rest)
 
-        compression.calibrate = linked  # type: ignore[assignment]
+        vars(compression)["calibrate"] = linked
 
     def mean_squares(self, name: str) -> npt.NDArray[np.float32]:
         """E[x²] of a matrix's inputs: float32 [K]."""
@@ -141,8 +142,8 @@ class Makers:
         def rounded(name: str, weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
             return library.rounded(asked, weight, self._calibration.mean_squares(name) if asked.importance else None)
 
-        return lambda bits, target: self._made(rounded, nbytes)
+        return lambda bits, target: self._made(rounded, nbytes, library.version)
 
-    def _made(self, change: Change, nbytes: int) -> Made:
+    def _made(self, change: Change, nbytes: int, library: str | None = None) -> Made:
         checkpoint = Replaced(self._original, self._sizes.matrices, change)
-        return Made(checkpoint, nbytes, 8 * nbytes / self._sizes.compressed_weights)
+        return Made(checkpoint, nbytes, 8 * nbytes / self._sizes.compressed_weights, library=library)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
+from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ import numpy as np
 import pytest
 
 from edgekit.checkpoint import Checkpoint, open_checkpoint
+from edgekit.compress.layerwise import compress as compression
+from edgekit.compress.layerwise.calibrate import calibrate
 from edgekit.compress.layerwise.options import sizes_of
 from edgekit.errors import ExportError
 from scripts.compressions.drawing import ordered, table
@@ -28,9 +33,24 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return open_checkpoint(write_encoder(tmp_path_factory.mktemp("plain") / "encoder", max_position_embeddings=300))
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[Any]]:
+    """Runs the script with arguments; the points that it printed. SystemExit where it refuses."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    # What the script puts in its place is not to stay there.
+    monkeypatch.setattr(compression, "calibrate", calibrate)
+    loader = SourceFileLoader("compare_compressions", str(SCRIPT))
+    spec = spec_from_loader("compare_compressions", loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+
+    def called(*arguments: str) -> list[Any]:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+        module.main()
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return called
 
 
 def test_plain_rounding_spans_the_range_of_each_block() -> None:
@@ -76,18 +96,35 @@ def test_types_fall_back_as_in_llama_cpp(method: str, inputs: int, kind: str, bi
     assert asked.nbytes((64, inputs)) * 8 / (64 * inputs) == bits
 
 
-def test_unknown_types_and_libraries_are_refused(encoder: Checkpoint, tmp_path: Path) -> None:
+def test_unknown_types_and_libraries_are_refused(
+    encoder: Checkpoint, tmp_path: Path, run: Callable[..., list[Any]]
+) -> None:
     with pytest.raises(ExportError, match="q4_k"):
         ggml_type("ggml:q4k")
     with pytest.raises(ExportError, match="libggml-base"):
         GgmlLibrary(tmp_path / "none.so")
-    for method, expected in {
-        "ggml:q4_k": "give it as --ggml PATH",
-        "rounded": "a compression method is one of",
-    }.items():
-        done = run(str(encoder.path), "-o", str(tmp_path / "out"), "--methods", method)
-        assert done.returncode == 1
-        assert expected in done.stderr
+    for method, expected in {"ggml:q4_k": "give it as --ggml PATH", "rounded": "compression method is one of"}.items():
+        with pytest.raises(SystemExit, match=expected):
+            run(str(encoder.path), "-o", str(tmp_path / "out"), "--methods", method)
+
+
+@pytest.mark.skipif("GGML_LIBRARY" not in os.environ, reason="GGML_LIBRARY does not name llama.cpp's libggml-base")
+def test_llama_cpps_own_quantisers_round_matrices() -> None:
+    library, generator = GgmlLibrary(Path(os.environ["GGML_LIBRARY"])), np.random.default_rng(0)
+    weight, importance = generator.standard_normal((8, 512), np.float32), generator.random(512, np.float32)
+    # Q8_0 is 127 steps to the largest of 32 magnitudes, in float16.
+    step = np.abs(weight.reshape(8, -1, 32)).max(-1, keepdims=True) / 127
+    found = library.rounded(ggml_type("ggml:q8_0"), weight)
+    assert (np.abs(found - weight).reshape(8, -1, 32) <= step * 0.5 + 127 * step / 2048).all()
+    for name in ("q2_k", "q3_k", "q4_k"):
+        rows = library.rounded(ggml_type(f"ggml:{name}"), weight)
+        # Where rows are whole blocks, none runs over an end.
+        assert (rows == library.rounded(ggml_type(f"ggml:{name}/flat"), weight)).all()
+        weighed = library.rounded(ggml_type(f"ggml:{name}+imatrix"), weight, importance)
+        assert (importance * (weighed - weight) ** 2).sum() < (importance * (rows - weight) ** 2).sum()
+    assert library.rounded(ggml_type("ggml:q3_k/flat+imatrix"), weight[:5, :100], importance[:100]).shape == (5, 100)
+    with pytest.raises(ExportError, match="needs an importance matrix"):
+        library.check(ggml_type("ggml:iq2_xs"))
 
 
 def test_replaced_matrices_are_read_and_all_else_is_the_original(encoder: Checkpoint) -> None:
@@ -121,11 +158,12 @@ def test_the_table_is_ordered_by_bits_and_method() -> None:
     ]
 
 
-def test_a_run_goes_on_where_it_was_cut_off_and_heals_what_can_be(encoder: Checkpoint, tmp_path: Path) -> None:
+def test_a_run_goes_on_where_it_was_cut_off_and_heals_what_can_be(
+    encoder: Checkpoint, tmp_path: Path, run: Callable[..., list[Any]]
+) -> None:
     fast = ["--sequences", "2", "--uniform", "--bits", "5"]
     command = [str(encoder.path), "-o", str(tmp_path), *fast, "--methods"]
-    done = run(*command, "plain,round,svd")
-    assert done.returncode == 0, done.stderr
+    assert len(run(*command, "plain,round,svd")) == 3
     first = json.loads((tmp_path / "results.json").read_text())
     assert [entry["method"] for entry in first] == ["original", "plain", "round", "svd"]
     assert first[0]["cosine_mean"] == pytest.approx(1)
@@ -135,8 +173,7 @@ def test_a_run_goes_on_where_it_was_cut_off_and_heals_what_can_be(encoder: Check
     # is tried once.
     (tmp_path / "results.json").write_text(json.dumps(first[:-1]))
     heal = ["--heal", "2", "--heal-batch", "1", "--heal-length", "32"]
-    done = run(*command, "plain,round,svd", *heal)
-    assert done.returncode == 0, done.stderr
+    assert [entry["method"] for entry in run(*command, "plain,round,svd", *heal)] == ["round", "round", "svd", "svd"]
     again = json.loads((tmp_path / "results.json").read_text())
     assert [entry["cosine_mean"] for entry in again] == [entry["cosine_mean"] for entry in first]
     healed = {e["method"]: e.get("healed") for e in again}
@@ -144,8 +181,7 @@ def test_a_run_goes_on_where_it_was_cut_off_and_heals_what_can_be(encoder: Check
     assert "codes alone" in healed["round"]["failure"]
     assert healed["svd"]["settings"]["steps"] == 2
     assert 0 < healed["svd"]["cosine_mean"] <= 1
-    assert not run(*command, "plain,round,svd", *heal).stdout
+    assert not run(*command, "plain,round,svd", *heal)
     assert {path.name for path in tmp_path.iterdir()} == {"calibration", "plot.png", "results.json", "table.md"}
-    done = run(*command, "plain,round,svd", "--rounds", "3")
-    assert done.returncode == 1
-    assert "another rounds" in done.stderr
+    with pytest.raises(SystemExit, match="another rounds"):
+        run(*command, "plain,round,svd", "--rounds", "3")
