@@ -11,6 +11,7 @@ from pathlib import Path
 from edgekit.chat.conversation import Conversation
 from edgekit.chat.dialogue import Dialogue
 from edgekit.errors import EdgekitError
+from edgekit.words import counted
 
 #: A path such as /usr/bin is not a command; a command's name is one word.
 _COMMAND = re.compile(r"/([A-Za-z?]+)(?:\s+(.*))?", re.DOTALL)
@@ -85,7 +86,7 @@ def _reset(dialogue: Dialogue, argument: str) -> Outcome:
 
 def _stats(dialogue: Dialogue, argument: str) -> Outcome:
     used, capacity = dialogue.context
-    context = f"context {used} of {capacity} tokens, {len(dialogue.conversation.messages)} messages"
+    context = f"context {used} of {capacity} tokens, {counted(len(dialogue.conversation.messages), 'messages')}"
     if dialogue.statistics is None:
         return Outcome(context)
     lines = [dialogue.statistics.summary()]
@@ -108,7 +109,7 @@ def _save(dialogue: Dialogue, argument: str) -> Outcome:
     if path is None:
         return Outcome("/save needs the name of a file")
     dialogue.conversation.save(path)
-    return Outcome(f"saved {len(dialogue.conversation.messages)} messages to {path}")
+    return Outcome(f"saved {counted(len(dialogue.conversation.messages), 'messages')} to {path}")
 
 
 def _load(dialogue: Dialogue, argument: str) -> Outcome:
@@ -116,7 +117,7 @@ def _load(dialogue: Dialogue, argument: str) -> Outcome:
     if path is None:
         return Outcome("/load needs the name of a file")
     dialogue.conversation = Conversation.load(path)
-    return Outcome(f"loaded {len(dialogue.conversation.messages)} messages from {path}")
+    return Outcome(f"loaded {counted(len(dialogue.conversation.messages), 'messages')} from {path}")
 
 
 def _quit(dialogue: Dialogue, argument: str) -> Outcome:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgekit.cli.generation import backend_option, draft_choice
+from edgekit.words import counted
 
 
 class Counts(click.ParamType):  # type: ignore[type-arg]
@@ -145,7 +146,7 @@ def _print(report: dict[str, Any]) -> None:
     for state in ("cold", "warm"):
         if report["load"][state] is not None:
             rows.append((f"load, {state}", *_row(report["load"][state]["load_s"], 1e3, "ms")))
-    heading = f"of {settings['repetitions']} repetitions"
+    heading = f"of {counted(settings['repetitions'], 'repetitions')}"
     print_table((heading, "median", "mean", "σ", "min", "unit"), rows)
     for line in _remarks(report):
         click.echo(line)

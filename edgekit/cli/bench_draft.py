@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from edgekit.cli.table import print_table
+from edgekit.words import counted
 
 
 def print_drafts(found: dict[str, Any]) -> None:
@@ -40,6 +41,6 @@ def print_drafts(found: dict[str, Any]) -> None:
     different = [answer for answer in found["answers"] if not answer["agreement"]["identical"]]
     if different:
         click.echo(
-            f"{len(different)} of {len(found['answers'])} answers differ from plain decoding's, each from a token on "
-            "that the engine's rounding decides: kernels for one token and for several round differently"
+            f"{len(different)} of {counted(len(found['answers']), 'answers')} differ from plain decoding's, each from "
+            "a token on that the engine's rounding decides: kernels for one token and for several round differently"
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.build_progress import CHOICES
+from edgekit.words import counted
 
 if TYPE_CHECKING:
     from edgekit.build.bundle_engine import BuildRequest, PreparedBuild
@@ -159,7 +160,7 @@ def _make_kit(bundle: Bundle, request: BuildRequest, output: Path, as_json: bool
         click.echo(json.dumps({"kit": str(output), "sha256": kit.sha256, "about": about}, indent=2))
         return
     size = sum(entry.bytes for entry in kit.manifest.files)
-    click.echo(f"{output}: {len(kit.manifest.files)} files, {size / 1e6:,.0f} MB")
+    click.echo(f"{output}: {counted(len(kit.manifest.files), 'files')}, {size / 1e6:,.0f} MB")
     click.echo(f"for {request.device.title}, {kit.manifest.software} (TensorRT {kit.manifest.tensorrt})")
     if kit.manifest.plan is not None:
         click.echo(_plan_of_kit(kit.manifest.plan))

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from edgekit.words import counted
+
 #: Names are repeated here, so that --help imports no torch; a test compares them with the files.
 METHODS = ("dense", "gptq", "round", "saten", "saten-augmented", "saten-faithful", "svd", "svd-aware", "tt")
 
@@ -133,11 +135,10 @@ def command(
     from edgekit.cli.torch_needed import require_torch
 
     require_torch("compressing a model")
-    from edgekit.compress.layerwise.compress import checked, compress
+    from edgekit.compress.layerwise.compress import asked_plan, checked, compress
     from edgekit.compress.layerwise.estimate import estimate
     from edgekit.compress.layerwise.execute import on_cluster
     from edgekit.compress.layerwise.options import CompressOptions
-    from edgekit.compress.layerwise.plan import plan_from_file
 
     given: dict[str, Any] = {
         name: tuple(map(int, value)) if name == "base_bits" else value for name, value in choices.items()
@@ -147,9 +148,7 @@ def command(
     opened = open_checkpoint(checkpoint, offline=offline)
     options = CompressOptions(**given, workers=workers or os.cpu_count() or 1)
     sizes = checked(opened, options)
-    if plan is not None:
-        plan_from_file(plan, sizes.matrices)  # refused before anything is promised
-    expected = estimate(opened, options, sizes)
+    expected = estimate(opened, options, sizes, asked_plan(options, sizes, plan))
     if dry_run and as_json:
         click.echo(json.dumps({"destination": str(destination), "estimate": vars(expected)}, indent=2))
         return
@@ -182,7 +181,7 @@ def command(
         click.echo(json.dumps(record, indent=2))
         return
     if plan_only:
-        click.echo(f"wrote {destination}: {record['matrices']} matrices, {record['bytes']:,} bytes at most")
+        click.echo(f"wrote {destination}: {counted(record['matrices'], 'matrices')}, {record['bytes']:,} bytes at most")
         click.echo(f"next: edgekit compress {shlex.quote(checkpoint)} -o DIR --plan {shlex.quote(str(destination))}")
         return
     click.echo(f"wrote {destination}")

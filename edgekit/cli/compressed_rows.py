@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from edgekit.words import counted
+
 if TYPE_CHECKING:
     from edgekit.checkpoint.compressed import CompressedCheckpoint
 
@@ -51,7 +53,7 @@ def compressed_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """What the table comes to, as label and value."""
     more, fitted = len(summary["reads_more_than_int4"]), summary["fitted"]
     size = f"{summary['bytes'] / 1e6:,.1f} MB, {summary['bits_per_weight'] or 0:.3f} bits per weight"
-    lines = [("compressed", f"{fitted} matrices, {size}; as int4 {summary['int4_bytes'] / 1e6:,.1f} MB")]
+    lines = [("compressed", f"{counted(fitted, 'matrices')}, {size}; as int4 {summary['int4_bytes'] / 1e6:,.1f} MB")]
     if more:
         lines.append(("reads more", f"{more} of {fitted} matrices have more bytes than int4"))
     if summary["slower_than_int4"] is not None:

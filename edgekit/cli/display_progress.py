@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from edgekit.progress import Progress
+from edgekit.words import counted
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn, Task, TaskID
@@ -148,7 +149,7 @@ def _time_column() -> ProgressColumn:
 
 def amount(count: int, unit: str) -> str:
     """A count with its unit; bytes as megabytes."""
-    return f"{count / 1e6:,.0f} MB" if unit == "bytes" else f"{count:,} {unit}".rstrip()
+    return f"{count / 1e6:,.0f} MB" if unit == "bytes" else counted(count, unit).rstrip()
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from edgekit.words import counted
+
 
 @click.group()
 def command() -> None:
@@ -101,7 +103,9 @@ def train(checkpoint: str, destination: Path, as_json: bool, **chosen: Any) -> N
     from edgekit.draft.estimate import estimate
     from edgekit.draft.train import check_free
     from edgekit.draft.train import train as train_file
+    from edgekit.draft.workplace import check_name
 
+    check_name(destination)
     device = _device(chosen["device"])
     source = open_checkpoint(checkpoint, offline=chosen["offline"])
     heads, text, options = _options(chosen)
@@ -163,8 +167,11 @@ def show(heads: Path, as_json: bool) -> None:
         click.echo(json.dumps({"config": config.to_dict(), "parameters": parameters, "record": found.record}, indent=2))
         return
     click.echo(
-        f"drafts      {config.tokens} tokens, {config.rank} components, {config.vocabulary:,} tokens to choose from"
+        f"drafts      {counted(config.tokens, 'tokens')}, {counted(config.rank, 'components')}, "
+        f"{config.vocabulary:,} tokens to choose from"
     )
+    seen = f"{config.window} earlier positions" if config.window else "no earlier position"
+    click.echo(f"sees        {seen}")
     click.echo(f"parameters  {parameters:,}")
     click.echo(f"reads       the residual stream after layers {', '.join(map(str, config.feature_layers))}")
     _acceptance(found.record)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgekit.words import counted
+
 if TYPE_CHECKING:
     from edgekit.bundle import DraftInfo
 
@@ -12,7 +14,7 @@ def draft_rows(draft: DraftInfo) -> list[tuple[str, str]]:
     """Label and value, in the order to print."""
     noise = "all computed" if draft.components == draft.rank else f"{draft.components} computed"
     rows = [
-        ("draft heads", f"{draft.tokens} tokens out of {draft.vocabulary_size:,}, in {draft.file}"),
+        ("draft heads", f"{counted(draft.tokens, 'tokens')} out of {draft.vocabulary_size:,}, in {draft.file}"),
         ("  components", f"{draft.rank}, {noise}"),
         ("  read", f"the residual stream after layers {', '.join(map(str, draft.feature_layers))}"),
     ]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.words import counted
+
 if TYPE_CHECKING:
     from edgekit.runtime.encoder_session import Embeddings
 
@@ -81,11 +83,14 @@ def command(
         for row in embeddings.tolist():
             click.echo(" ".join(f"{value:.8g}" for value in row))
     if encoded.cut:
-        click.echo(f"{len(encoded.cut)} of {len(given)} texts were cut to {session.max_tokens} tokens", err=True)
+        click.echo(
+            f"{len(encoded.cut)} of {counted(len(given), 'texts')} were cut to {counted(session.max_tokens, 'tokens')}",
+            err=True,
+        )
     if not quiet:
         click.echo(
-            f"{len(given)} texts, {sum(counts)} tokens, {seconds:.2f} s, {len(given) / seconds:.1f} texts/s, "
-            f"{session.description}",
+            f"{counted(len(given), 'texts')}, {counted(sum(counts), 'tokens')}, {seconds:.2f} s, "
+            f"{len(given) / seconds:.1f} texts/s, {session.description}",
             err=True,
         )
 

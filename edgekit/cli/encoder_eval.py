@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.words import counted
+
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle
     from edgekit.evaluate.labelled_text import LabelledText
@@ -46,7 +48,7 @@ def evaluate_encoder(
         click.echo(json.dumps({"bundle": str(path), **document}, indent=2))
         return
     rows = [
-        ("texts", f"{SHIPPED.name}, {measures.texts} passages"),
+        ("texts", f"{SHIPPED.name}, {counted(measures.texts, 'passages')}"),
         ("reference", name),
         ("cosine to its embeddings", f"mean {measures.cosine_mean:.5f}, smallest {measures.cosine_min:.5f}"),
         ("similarities of pairs", f"Spearman {measures.spearman:.5f}"),

@@ -46,7 +46,6 @@ def compare_encoder(
 def _print(report: EncoderReport) -> None:
     from edgekit.cli.table import print_table
 
-    against = "the weights it stores" if report.reference == "dequantized" else "the checkpoint's weights"
     click.echo(
         f"{report.dtype}, {report.form} form, {report.activations} activations; compared with {report.checkpoint}"
     )
@@ -76,7 +75,7 @@ def _print(report: EncoderReport) -> None:
             )
             for stage in report.stages
         ],
-        f"graph; PyTorch holds {against} and runs each text by itself",
+        f"graph; PyTorch holds {report.against} and runs each text by itself",
     )
     found = report.embeddings
     print_table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgekit.cli.export_report import size
+from edgekit.words import counted
 
 if TYPE_CHECKING:
     from edgekit.bundle import EngineEntry
@@ -28,7 +29,10 @@ def engine_rows(entry: EngineEntry) -> list[tuple[str, str]]:
         ("  memory", ", ".join(memory) or "not told by the builder"),
     ]
     rows += [
-        ("  plugin", f"{use.namespace}::{use.name} version {use.version}, {use.nodes} layers, {use.library}")
+        (
+            "  plugin",
+            f"{use.namespace}::{use.name} version {use.version}, {counted(use.nodes, 'layers')}, {use.library}",
+        )
         for use in entry.plugins
     ]
     if entry.draft is not None:

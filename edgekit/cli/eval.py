@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.generation import backend_option
+from edgekit.words import counted
 
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle
@@ -202,7 +203,7 @@ def _print(document: dict[str, Any]) -> None:
             "windows",
             f"{document['windows']:,} of {document['context']} tokens, stride {document['stride']}{overlap}, {start}",
         ),
-        ("predicted", f"{document['tokens']:,} tokens"),
+        ("predicted", counted(document["tokens"], "tokens")),
         ("perplexity", _with_error(document["perplexity"], document["standard_error"])),
         ("nats per token", f"{document['nats'] / document['tokens']:.5f}"),
         ("bits per byte", f"{document['bits_per_byte']:.5f}"),

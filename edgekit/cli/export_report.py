@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgekit.words import counted
+
 #: Units kept at 8 bits that are named; the manifest has all.
 _MOST_NAMES = 5
 
@@ -97,7 +99,7 @@ def _rule_rows(label: str, rules: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _draft_rows(draft: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The draft graph's rules, and what it drafts."""
     drafts = f"{draft['tokens']} tokens out of {draft['vocabulary_size']:,}"
-    components = f"{draft['components']} of {draft['rank']} components"
+    components = f"{draft['components']} of {counted(draft['rank'], 'components')}"
     return [*_rule_rows("draft rule", draft["rules"]), ("draft heads", f"{drafts}, {components}")]
 
 
@@ -105,11 +107,11 @@ def _quantization_rows(record: Mapping[str, Any] | None) -> list[tuple[str, str]
     """How the matrices came to their integers; nothing for an unquantised bundle."""
     if record is None:
         return [("weights", "not quantised")]
-    rows = [("weights", f"{count} matrices {origin}") for origin, count in sorted(record["origin"].items())]
+    rows = [("weights", f"{counted(count, 'matrices')} {origin}") for origin, count in sorted(record["origin"].items())]
     kept = record["units_at_8_bits"]
     if record["bits"] < 8:
         named = ": " + ", ".join(kept[:_MOST_NAMES]) + (", ..." if len(kept) > _MOST_NAMES else "") if kept else ""
-        rows.append(("kept at 8 bits", f"{len(kept)} units{named}"))
+        rows.append(("kept at 8 bits", f"{counted(len(kept), 'units')}{named}"))
     return rows
 
 

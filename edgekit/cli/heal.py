@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from edgekit.words import counted
+
 
 @click.command()
 @click.argument("checkpoint", metavar="CHANGED")
@@ -121,7 +123,7 @@ def command(
     click.echo(f"wrote {destination}")
     if "held_out" in record:
         held, kept = record["held_out"], "" if record["kept"] else ", so that the checkpoint was kept as it was"
-        click.echo(f"distil  {record['steps']:,} steps in {record['seconds'] / 60:.1f} minutes")
+        click.echo(f"distil  {counted(record['steps'], 'steps')} in {record['seconds'] / 60:.1f} minutes")
         click.echo(f"loss of passages not trained on  {held['before']:.5f} -> {held['after']:.5f}{kept}")
         click.echo(f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype int8")
         return
@@ -131,5 +133,5 @@ def command(
             f"layers  error² of the attention's output {mean['before']:.4f} -> {mean['after']:.4f} of its energy (mean)"
         )
     if record["step"]:
-        click.echo(f"distil  {record['step']:,} steps in {record['seconds'] / 60:.1f} minutes")
+        click.echo(f"distil  {counted(record['step'], 'steps')} in {record['seconds'] / 60:.1f} minutes")
     click.echo(f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype int8")

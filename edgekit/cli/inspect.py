@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgekit.cli.cache_rows import beside, checkpoint_caches, is_encoder
+from edgekit.words import counted
 
 
 @click.command()
@@ -130,7 +131,7 @@ def _checkpoint_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     label = "types"
     for dtype, row in summary["dtypes"].items():
-        counts = f"{row['tensors']} tensors, {row['parameters']:,} parameters"
+        counts = f"{counted(row['tensors'], 'tensors')}, {counted(row['parameters'], 'parameters')}"
         rows.append((label, f"{dtype}: {counts}, {_megabytes(row['bytes'])}"))
         label = ""
     rows += [(key.replace("_", " "), _plain(value)) for key, value in summary["sizes"].items()]
@@ -141,7 +142,9 @@ def _checkpoint_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(entry)}" for key, entry in value.items())
+        return ", ".join(f"{key} {_plain(entry)}" for key, entry in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value)) or "none"
     return str(value)
 
 
@@ -150,7 +153,7 @@ def _tokenizer_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if tokenizer is None:
         return [("tokenizer", f"none: {summary['tokenizer_error']}")]
     rows = [
-        ("tokenizer", f"{tokenizer['kind']}, {tokenizer['vocabulary']:,} tokens"),
+        ("tokenizer", f"{tokenizer['kind']}, {counted(tokenizer['vocabulary'], 'tokens')}"),
         ("special tokens", str(tokenizer["special_tokens"])),
     ]
     roles = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -178,12 +181,13 @@ def _bundle_rows(path: Path, manifest: dict[str, Any]) -> list[tuple[str, str]]:
         own = beside(cache["bytes_per_token"], cache.get("bytes_per_token_of", {}))
         rows.append(("KV cache", f"{cache['kind']}, {cache['dtype']}, {own}"))
     for use in manifest.get("operators") or []:
-        rows.append(("custom operator", f"{use['name']} version {use['version']}, {use['nodes']} nodes"))
+        rows.append(("custom operator", f"{use['name']} version {use['version']}, {counted(use['nodes'], 'nodes')}"))
     if encoder is None:
         rows.append(("cache capacity", f"at most {cache['capacity_limit']:,} tokens"))
         rows.append(("stops at", ", ".join(map(str, manifest["tokens"]["eos"])) or "nothing"))
     for key, value in (manifest.get("quantization") or {}).items():
-        rows.append((f"quantization {key}".replace("_", " "), _plain(value)))
+        if value not in (None, {}):  # what was not measured
+            rows.append((f"quantization {key}".replace("_", " "), _plain(value)))
     label = "files"
     for file in manifest["files"]:
         rows.append((label, f"{file['name']}  {_megabytes(file['bytes'])}"))

@@ -101,7 +101,6 @@ def command(
 def _print(report: ParityReport) -> None:
     from edgekit.cli.table import print_table
 
-    against = "the weights it stores" if report.reference == "dequantized" else "the checkpoint's weights"
     click.echo(
         f"{report.dtype}, {report.form} form, {report.activations} activations; compared with {report.checkpoint}"
     )
@@ -122,7 +121,7 @@ def _print(report: ParityReport) -> None:
             "verdict",
         ),
         _layer_rows(report),
-        f"graph, the worst of {', '.join(EXACT_MODES)}; PyTorch holds {against}",
+        f"graph, the worst of {', '.join(EXACT_MODES)}; PyTorch holds {report.against}",
     )
     print_table(
         ("way to run it", "hidden cosine", "cache cosine", "logits cosine", "max |Δlogit|", "relative", "verdict"),

@@ -15,6 +15,7 @@ from edgekit.plan.plan import Plan
 from edgekit.plan.suggestions import build_suggestions, run_suggestions
 from edgekit.plan.verdict import DOES_NOT_FIT, FITS, TIGHT
 from edgekit.plan.words import duration, gigabytes, rate, size
+from edgekit.words import counted
 
 _COLOURS = {FITS: "green", TIGHT: "yellow", DOES_NOT_FIT: "red"}
 
@@ -109,7 +110,9 @@ def _block_rows(plan: Plan) -> list[tuple[str, str]]:
     rows.append(("break-even", longest_block(even)))
     rows += _drafting_rows(plan)
     if even.free_positions:
-        rows.append(("for free", f"about {even.free_positions} positions, before arithmetic is what limits"))
+        rows.append(
+            ("for free", f"about {counted(even.free_positions, 'positions')}, before arithmetic is what limits")
+        )
     rows.append(("smaller cache", f"half of it makes steps 10 % faster from {pays.half_pays_from:,.0f} tokens on"))
     rows.append(("", f"the cache's bytes equal the weights' at {pays.equals_weights:,.0f} tokens"))
     return rows

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.words import counted
+
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle, FileCheck
 
@@ -41,11 +43,13 @@ def command(bundle: Path, as_json: bool) -> None:
         names = ", ".join(check.name for check in bad)
         raise BundleError(
             "a bundle's files must be as its manifest says",
-            f"{len(bad)} of {len(checks)} files of {bundle} differ: {names}",
+            f"{len(bad)} of {counted(len(checks), 'files')} of {bundle} differ: {names}",
             f"remove files that are not listed; for others {mended_by(opened, bad[0].name)}",
         )
     if not as_json:
-        click.echo(f"{bundle}: {len(checks)} files, {opened.manifest.bytes:,} bytes, all as the manifest says")
+        click.echo(
+            f"{bundle}: {counted(len(checks), 'files')}, {opened.manifest.bytes:,} bytes, all as the manifest says"
+        )
 
 
 def _check(bundle: Bundle) -> list[FileCheck]:

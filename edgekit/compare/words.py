@@ -7,6 +7,7 @@ from edgekit.compare.run import Comparison, Row
 from edgekit.compare.subject import why
 from edgekit.evaluate.embeddings import EmbeddingMeasures
 from edgekit.report.numbers import NO_BREAK_SPACE, change, percent, plain, quantity
+from edgekit.words import counted
 
 NONE = "–"
 FAILED = "FAILED"
@@ -84,10 +85,10 @@ def measured(found: Comparison) -> list[str]:
     lines = [f"reference: {found.reference.label}"]
     text, settings = found.text, found.settings
     if found.encoders:
-        lines.append(f"text: {text['name']}, {text['texts']} passages, {text['tokens']:,} tokens")
+        lines.append(f"text: {text['name']}, {counted(text['texts'], 'passages')}, {counted(text['tokens'], 'tokens')}")
     else:
         predicted = [row.quality.perplexity.tokens for row in found.rows if isinstance(row.quality, Quality)]
-        count = f", {predicted[0]:,} tokens predicted" if predicted else ""
+        count = f", {counted(predicted[0], 'tokens')} predicted" if predicted else ""
         lines.append(
             f"text: the first {settings['windows']} windows of {settings['context']} tokens of {text['name']} "
             f"({text['tokens']:,} tokens){count}; ± is one standard error, between windows"

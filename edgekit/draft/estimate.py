@@ -12,6 +12,7 @@ from edgekit.draft.features import feature_bytes
 from edgekit.draft.text import TextOptions
 from edgekit.draft.train import HeadOptions, sizes_of
 from edgekit.draft.trainer import TrainOptions
+from edgekit.words import counted
 
 #: Multiply-adds a second of one thread, measured on a Zen 5 core: of text that is generated (48 rows, int8), and of
 #: training in bfloat16 with what is not a product. Its products are four times as fast as those of float32.
@@ -40,7 +41,8 @@ class Estimate:
     def line(self) -> str:
         """For people."""
         return (
-            f"estimate: about {max(1, round(self.seconds / 60))} minutes on {self.threads} threads (text "
+            f"estimate: about {counted(max(1, round(self.seconds / 60)), 'minutes')} on "
+            f"{counted(self.threads, 'threads')} (text "
             f"{self.talk_s / 60:.0f}, hidden states {self.features_s / 60:.0f}, training {self.train_s / 60:.0f}; "
             f"{self.compute} products), {self.disk_bytes / 1e9:.1f} GB on disk until it is done"
         )

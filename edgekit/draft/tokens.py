@@ -8,6 +8,7 @@ they keep.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -64,11 +65,13 @@ class Student(nn.Module):
 
 
 @torch.no_grad()
-def token_states(model: Decoder, layers: tuple[int, ...], beginning: int) -> Tensor:
+def token_states(
+    model: Decoder, layers: tuple[int, ...], beginning: int, advance: Callable[[int], None] = lambda count: None
+) -> Tensor:
     """float16 [V, S]: each token's embedding and its residual stream after `layers`, in a text of `beginning` and it.
 
     Each part is divided by its root mean square. S = (1 + number of layers) * d. A text's first position is no use:
-    many models keep one huge number there whatever the token is.
+    many models keep one huge number there whatever the token is. `advance` is called with the number of tokens done.
     """
     embedding = model.model.embed_tokens.weight
     found = []
@@ -78,13 +81,20 @@ def token_states(model: Decoder, layers: tuple[int, ...], beginning: int) -> Ten
         parts = [embedding[tokens].float()]
         parts += [stream[:, 1].float() for count, stream in enumerate(streams, 1) if count in layers]
         found.append(torch.cat([functional.rms_norm(part, part.shape[-1:]) for part in parts], -1).half())
+        advance(len(tokens))
     return torch.cat(found).cpu()
 
 
-def kept_states(path: Path, model: Decoder, layers: tuple[int, ...], beginning: int = 0) -> Tensor:
+def kept_states(
+    path: Path,
+    model: Decoder,
+    layers: tuple[int, ...],
+    beginning: int = 0,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Tensor:
     """`token_states`, from `path` where an earlier run left them."""
     if not path.is_file():
         buffer = io.BytesIO()
-        np.save(buffer, token_states(model, layers, beginning).numpy())
+        np.save(buffer, token_states(model, layers, beginning, advance).numpy())
         atomic_write(path, buffer.getvalue())
     return torch.from_numpy(np.load(path, allow_pickle=False))

@@ -242,8 +242,9 @@ def _prepared(
     chosen, coverage = frequent_tokens(counts, config.vocabulary, text.ends)
     vocabulary = torch.from_numpy(chosen).to(device)
     unembedding = head_of(model).detach()[vocabulary].clone()
-    progress.stage("tokens by themselves")
-    states = kept_states(folder / "states.npy", model, config.feature_layers, _beginning(checkpoint)).to(device)
+    progress.stage("tokens by themselves", len(model.model.embed_tokens.weight), "tokens")
+    place = folder / "states.npy"
+    states = kept_states(place, model, config.feature_layers, _beginning(checkpoint), progress.advance).to(device)
     frozen = Frozen(states, unembedding, model.model.norm, vocabulary)
     if not cached:
         source: WindowSource = LiveRows(model, text.tokens, config.feature_layers, text.skip, config.tokens)

@@ -20,6 +20,7 @@ from edgekit.evaluate.progress_file import RowFile
 from edgekit.evaluate.scoring import CHUNK, token_nats
 from edgekit.progress import Progress, SilentProgress
 from edgekit.runtime.session import DecoderSession
+from edgekit.words import counted
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def measure_choices(
     questions = questions[:limit]
     done, count = min(len(file.rows), len(questions)), len(questions)
     if done:
-        progress.note(f"{done} of {count} questions were asked before (--restart asks them again)")
+        progress.note(f"{done} of {counted(count, 'questions')} were asked before (--restart asks them again)")
     if done < count:
         progress.stage("loading the model")
         session = open_session()

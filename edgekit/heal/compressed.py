@@ -34,6 +34,7 @@ from edgekit.heal.options import HealOptions, check_compute
 from edgekit.heal.trainable import Trainable
 from edgekit.models.registry import encoder_from_checkpoint, encoder_on_meta, kind_of, model_from_checkpoint
 from edgekit.progress import Progress
+from edgekit.words import counted
 
 JOB, LOG, COURSE = "job.json", "losses.jsonl", "course.pt"
 #: One passage of so many is never trained on, and tells whether training helped; at most HELD_OUT.
@@ -167,8 +168,9 @@ def _train(
         course["rates"] = [group["lr"] for group in optimizer.param_groups]
         course["before"] = _held_out(student, teacher, held, likeness, options)
         if course["steps"] is None:
-            course["steps"] = _steps_of(options, lambda: _loss(student, teacher, rows[:batch], likeness, options))
-            progress.note(f"{course['steps']:,} steps in {options.minutes:g} minutes, by the time of the first")
+            steps = _steps_of(options, lambda: _loss(student, teacher, rows[:batch], likeness, options))
+            course["steps"] = steps
+            progress.note(f"{counted(steps, 'steps')} in {options.minutes:g} minutes, by the time of the first")
     began, saved = time.monotonic() - course["seconds"], time.monotonic()
 
     def save() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import EdgekitError, of_os_error
+from edgekit.words import counted
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +56,7 @@ def _run(chosen: argparse.Namespace) -> int:
     say("checking the kit's files …")
     kit = verify_kit(chosen.kit)
     if chosen.verify:
-        say(f"{len(kit.manifest.files)} files are as they were made")
+        say(f"{counted(len(kit.manifest.files), 'files')} are as they were made")
         return 0
 
     from edgekit.kit.run import RESULT, RunOptions, run_kit

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from edgekit.errors import ParityFailed
 from edgekit.parity.compare import Difference
@@ -70,7 +71,19 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Outcome(ABC):
+    """What the whole model does, judged. TITLE names it where it fails."""
+
+    TITLE: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def objection(self) -> str | None:
+        """Why it fails; None when it passes."""
+
+
+@dataclass(frozen=True)
+class Agreement(Outcome):
     """The bundle's choices against the original model's, at every position of every prompt and its continuation.
 
     Attributes:
@@ -80,6 +93,8 @@ class Agreement:
         greedy_tokens: how many tokens the original model continued each prompt by.
         greedy_prefixes: how many of them the bundle chooses too before its first other choice, for each prompt.
     """
+
+    TITLE = "choices"
 
     positions: int
     kl_mean: float
@@ -100,7 +115,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class DraftAgreement:
+class DraftAgreement(Outcome):
     """The draft graph beside its heads in PyTorch in float32, both given the original model's features.
 
     Each distribution is over the draft vocabulary: what a computed component says of a drafted token.
@@ -112,6 +127,8 @@ class DraftAgreement:
         top1: share of distributions with the same most likely token.
         weights_variation: mean total variation of the components' weights.
     """
+
+    TITLE = "draft heads"
 
     positions: int
     kl_mean: float
@@ -134,15 +151,14 @@ class DraftAgreement:
 
 
 @dataclass(frozen=True)
-class ParityReport:
-    """The whole comparison of one bundle.
+class Report(ABC):
+    """What comparisons of all kinds of models have in common.
 
     Attributes:
         checkpoint: what it was compared with.
         activations: what matrix products read their inputs in when the bundle runs: "float32", "float16" or "int8".
         reference: "original" when the graph was compared with the checkpoint's own weights, "dequantized" when with
             the weights that the bundle's codes stand for.
-        draft: of the draft graph; None for a bundle without heads.
     """
 
     checkpoint: str
@@ -150,11 +166,17 @@ class ParityReport:
     dtype: str
     activations: str
     reference: str
-    prompts: int
     weights: tuple[WeightCheck, ...]
     stages: tuple[Stage, ...]
-    model: Agreement
-    draft: DraftAgreement | None = None
+
+    @abstractmethod
+    def outcomes(self) -> dict[str, Outcome | None]:
+        """What the whole model does, by its key in JSON, in the order in which it is judged; None where there is
+        nothing of that kind."""
+
+    @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """What only this kind of report says, for JSON."""
 
     @property
     def failure(self) -> str | None:
@@ -165,21 +187,26 @@ class ParityReport:
         for stage in self.stages:
             if stage.objection:
                 return f"{stage.mode}, {stage.name}: {stage.objection}"
-        if self.model.objection:
-            return f"choices: {self.model.objection}"
-        return f"draft heads: {self.draft.objection}" if self.draft is not None and self.draft.objection else None
+        for outcome in self.outcomes().values():
+            if outcome is not None and outcome.objection:
+                return f"{outcome.TITLE}: {outcome.objection}"
+        return None
 
     @property
     def passed(self) -> bool:
         """Whether every gate holds."""
         return self.failure is None
 
+    @property
+    def against(self) -> str:
+        """Whose weights PyTorch held, in words."""
+        return "the weights it stores" if self.reference == "dequantized" else "the checkpoint's weights"
+
     def require(self) -> None:
         """Raise ParityFailed, naming the first gate that fails, unless all hold."""
         if self.failure is not None:
-            against = "the weights it stores" if self.reference == "dequantized" else "the checkpoint's weights"
             raise ParityFailed(
-                f"a bundle must compute what PyTorch computes with {against}, within the tolerance of its numbers",
+                f"a bundle must compute what PyTorch computes with {self.against}, within the tolerance of its numbers",
                 self.failure,
                 "do not use this bundle; export it again, and report it if that does not help",
             )
@@ -189,19 +216,36 @@ class ParityReport:
         document = {
             "passed": self.passed,
             "failure": self.failure,
+            **self.about(),
             "checkpoint": self.checkpoint,
             "form": self.form,
             "dtype": self.dtype,
             "activations": self.activations,
             "reference": self.reference,
-            "prompts": self.prompts,
-            "model": {**asdict(self.model), "passed": self.model.objection is None},
-            "draft": {**asdict(self.draft), "passed": self.draft.objection is None} if self.draft is not None else None,
+            **{
+                key: None if outcome is None else {**asdict(outcome), "passed": outcome.objection is None}
+                for key, outcome in self.outcomes().items()
+            },
             "stages": [stage.to_dict() for stage in self.stages],
             "weights": [{**asdict(weight), "passed": weight.objection is None} for weight in self.weights],
         }
         result: dict[str, Any] = finite(document)
         return result
+
+
+@dataclass(frozen=True)
+class ParityReport(Report):
+    """The whole comparison of one decoder's bundle; `draft` is of its draft graph, None for a bundle without heads."""
+
+    prompts: int
+    model: Agreement
+    draft: DraftAgreement | None = None
+
+    def outcomes(self) -> dict[str, Outcome | None]:
+        return {"model": self.model, "draft": self.draft}
+
+    def about(self) -> dict[str, Any]:
+        return {"prompts": self.prompts}
 
 
 def finite(value: Any) -> Any:

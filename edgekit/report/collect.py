@@ -12,6 +12,7 @@ import edgekit.report.sections
 from edgekit import __version__
 from edgekit.report.blocks import Page, Section
 from edgekit.report.source import Source, moment
+from edgekit.words import counted
 
 SCHEMA = 1
 SectionMaker = Callable[[Source], Section | None]
@@ -44,7 +45,7 @@ def page_of(source: Source) -> Page:
             manifest.model.model_type,
             manifest.dtype,
             f"{manifest.form} form",
-            f"{manifest.model.layers} layers",
+            counted(manifest.model.layers, "layers"),
             f"context {manifest.cache.capacity_limit:,}",
         ),
         sections=tuple(sections),

@@ -17,6 +17,7 @@ from edgekit.plan.words import duration, gigabytes, rate, size
 from edgekit.report.blocks import Block, Cell, Facts, Figure, Heading, Mood, Note, Page, Section, Table, Text, Tile
 from edgekit.report.numbers import NO_BREAK_SPACE
 from edgekit.report.svg import Bar, Bars, Lines, Point, Series
+from edgekit.words import counted
 
 _MOODS: dict[str, Mood] = {FITS: "good", TIGHT: "warn", DOES_NOT_FIT: "bad"}
 #: Contexts from which the curve is drawn.
@@ -187,9 +188,12 @@ def _drafting(plan: Plan) -> list[tuple[str, Text]]:
         f"{found.tokens_per_step:.2f} tokens a step (acceptance {found.basis}) for "
         f"{found.verify_cost + found.draft_cost:.2f} plain steps; pays from {needed} on"
     )
-    best = f"{found.best} tokens" if found.best else "plain decoding"
+    best = counted(found.best, "tokens") if found.best else "plain decoding"
     return [
-        (f"drafting {found.proposed} tokens", Cell(f"{found.speed_up:.2f} times plain decoding", note=note)),
+        (
+            f"drafting {counted(found.proposed, 'tokens')}",
+            Cell(f"{found.speed_up:.2f} times plain decoding", note=note),
+        ),
         ("fastest", f"{best}, {rate(found.tokens_per_s)} tokens/s"),
     ]
 

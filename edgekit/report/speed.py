@@ -8,6 +8,7 @@ from edgekit.report.blocks import Cell, Facts, Figure, Table, Text
 from edgekit.report.numbers import plain, quantity
 from edgekit.report.shape import NUMBER, SAMPLES, misfit
 from edgekit.report.svg import Strips
+from edgekit.words import counted
 
 _MEMORY = ({"peak": int}, None)
 #: What was timed, in every result.
@@ -133,7 +134,8 @@ def machine(found: dict[str, Any], when: str) -> Facts:
         text = f"{plain(noise['mean'] * 100, 2)} % of the processors on average"
         rows.append(("work of others", text))
     threads = found["settings"]["threads"]
-    rows.append(("machine", f"{environment['cpu'] or 'unknown processor'}, {threads} threads, {environment['system']}"))
+    work = "an unknown number of threads" if threads is None else counted(threads, "threads")
+    rows.append(("machine", f"{environment['cpu'] or 'unknown processor'}, {work}, {environment['system']}"))
     rows.append(("versions", ", ".join(f"{name} {version}" for name, version in environment["versions"].items())))
     if environment["commit"]:
         rows.append(("commit of edgekit", Cell(environment["commit"], code=True)))

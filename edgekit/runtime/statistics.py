@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.runtime.drafting.statistics import DraftStatistics
+from edgekit.words import counted
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Statistics:
     def summary(self) -> str:
         """One line for people."""
         reused = f" ({self.reused_tokens} reused)" if self.reused_tokens else ""
-        parts = [f"prompt {self.prompt_tokens} tokens{reused}"]
+        parts = [f"prompt {counted(self.prompt_tokens, 'tokens')}{reused}"]
         if self.prompt_tokens_per_s is not None:
             parts.append(f"{self.prompt_tokens_per_s:.0f} tokens/s")
         parts.append(f"first token after {self.prompt_s * 1e3:.0f} ms")

@@ -24,6 +24,7 @@ from edgekit.train.tokenizer import tokenizer_files, tokens_of, trained_tokenize
 from edgekit.train.trainer import Trainer
 from edgekit.train.windows import Tokens
 from edgekit.train.write import write_checkpoint
+from edgekit.words import counted
 
 HISTORY_FILE = "history.json"
 
@@ -129,7 +130,7 @@ def train(
     seconds = trainer.seconds_per_step()
     left = recipe.training.steps - trainer.step
     progress.note(
-        f"{parameters:,} parameters; {left} of {recipe.training.steps} steps to do,"
+        f"{counted(parameters, 'parameters')}; {left} of {counted(recipe.training.steps, 'steps')} to do,"
         f" about {left * seconds / 60:.0f} min at {seconds:.1f} s each"
     )
     trainer.run(progress, stop)

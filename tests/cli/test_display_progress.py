@@ -47,7 +47,7 @@ def test_a_stage_that_fails_says_so() -> None:
         progress.stage("writing", 4, "tensors")
         progress.advance()
         raise KeyboardInterrupt
-    assert re.search(r"writing: failed in .*, 1 tensors$", stream.getvalue().strip())
+    assert re.search(r"writing: failed in .*, 1 tensor$", stream.getvalue().strip())
 
 
 def test_nothing_goes_to_stdout(capfd: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ def test_a_checkpoint_as_a_table(checkpoint: Path) -> None:
     rows = {label: value.strip() for label, value in rows.items()}
     assert rows["architecture"] == "llama"
     assert rows["parameters"] == "6"
-    assert rows["types"] == "float16: 1 tensors, 6 parameters, 0.0 MB"
+    assert rows["types"] == "float16: 1 tensor, 6 parameters, 0.0 MB"
     # 2 * 3 layers * 2 heads * 8 numbers * 2 bytes, and the same with 4 heads and with 1
     assert rows["KV cache float16"] == (
         "192 bytes per token; MHA 384 (0.50 of it), GQA with 2 key heads 192 (1.00 of it), MQA 96 (2.00 of it)"
@@ -116,10 +116,22 @@ def test_a_bundle_as_a_table(paper_bundle: Callable[..., Path]) -> None:
 def test_the_quantisation_of_a_bundle(tmp_path: Path, paper_draft: Callable[[Path], dict[str, object]]) -> None:
     with write_bundle(tmp_path / "bundle") as draft:
         draft.manifest.update(paper_draft(draft.path))
-        draft.manifest["quantization"] = {"bits": 4, "counts": {"int4": 10, "int8": 2}}
+        draft.manifest["quantization"] = {
+            "bits": 4,
+            "counts": {"int4": 10, "int8": 2},
+            "units_at_8_bits": [],
+            "allowed_cost_nats": None,
+            "expected_cost_nats": {},
+            "calibration": None,
+        }
     result = CliRunner().invoke(command, [str(tmp_path / "bundle")])
     assert "quantization bits" in result.stdout
     assert "int4 10, int8 2" in result.stdout
+    rows = {line.split("  ")[0]: line.rsplit("  ", 1)[-1] for line in result.stdout.splitlines()}
+    assert rows["quantization units at 8 bits"] == "none"
+    # What was not measured is not told.
+    for what in ("None", "cost nats", "calibration"):
+        assert what not in result.stdout
 
 
 def test_the_draft_heads_of_a_bundle(tmp_path: Path, paper_draft: Callable[[Path], dict[str, object]]) -> None:

@@ -57,6 +57,9 @@ def test_a_given_text_becomes_heads(train: Callable[..., Result], tmp_path: Path
     assert not (tmp_path / ".h.safetensors.training").exists()
     shown = CliRunner().invoke(cli, ["draft", "show", str(tmp_path / "h.safetensors")])
     assert "2 tokens, 2 components, 64 tokens to choose from" in shown.output
+    assert f"sees        {found.heads.config.window} earlier positions" in shown.output
+    assert f"tokens by themselves ... ({256 + 3 + 7} tokens)" in result.stderr
+    assert f"{256 + 3 + 7} tokens" in result.stderr.split("tokens by themselves: done")[1].splitlines()[0]
 
 
 def test_without_a_text_the_model_talks_with_itself(train: Callable[..., Result], tmp_path: Path) -> None:
@@ -99,6 +102,17 @@ def test_what_cannot_be_is_refused(train: Callable[..., Result], tmp_path: Path)
         assert words in str(result.exception), result.output
     assert (tmp_path / "taken.safetensors").read_text() == "mine"
     assert train("--feature-layers", "one").exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["h.bin", "h", "h.safetensors.d"])
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_file_of_another_kind_is_refused_by_its_name(
+    name: str, more: tuple[str, ...], train: Callable[..., Result], tmp_path: Path
+) -> None:
+    refused = train(*more, name=name)
+    assert refused.exit_code == 1
+    assert f"{tmp_path / name} does not" in str(refused.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 
 def test_products_are_of_the_type_that_is_asked_for(train: Callable[..., Result], tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from edgekit.errors import ParityFailed
 from edgekit.parity.compare import Difference
-from edgekit.parity.report import Agreement, ParityReport, Stage, WeightCheck
+from edgekit.parity.encoder_report import EncoderReport, Likeness
+from edgekit.parity.report import Agreement, ParityReport, Report, Stage, WeightCheck
 from edgekit.parity.tolerance import GRAPH, MODEL, WEIGHTS, Tolerance
 
 TOLERANCE = Tolerance(cosine=0.99, relative_error=0.1, max_abs_error=1.0)
@@ -116,3 +117,39 @@ def test_json_holds_every_stage_and_no_number_that_json_has_not() -> None:
 def test_a_matrix_can_fail_as_a_whole() -> None:
     assert "of the matrix is 0.6" in str(WeightCheck("w", 4, 0.6, 0.7, WEIGHTS[4]).objection)
     assert WeightCheck("w", 8, math.nan, 0.0, WEIGHTS[8]).objection is not None
+
+
+GOOD_LIKENESS = Likeness(texts=9, cosine_mean=0.999, cosine_min=0.99, max_abs_error=0.01, least_cosine=0.98)
+
+
+def encoder_report(**changes: object) -> EncoderReport:
+    found = report()
+    common = {name: getattr(found, name) for name in Report.__dataclass_fields__}
+    fields = {**common, "texts": 9, "cut": 1, "embeddings": GOOD_LIKENESS}
+    return EncoderReport(**{**fields, **changes})
+
+
+def test_an_encoder_is_judged_by_its_embeddings_after_what_they_come_from() -> None:
+    assert encoder_report().passed
+    far = replace(GOOD_LIKENESS, cosine_min=0.5)
+    failed = encoder_report(embeddings=far)
+    assert failed.failure == "embeddings: the smallest cosine to the original embedding, 0.500000, is below 0.98"
+    assert "cache.0.key" in str(encoder_report(stages=BAD_STAGES, embeddings=far).failure)
+    with pytest.raises(ParityFailed, match="is below 0.98"):
+        failed.require()
+    document = json.loads(json.dumps(failed.to_dict(), allow_nan=False))
+    assert (document["kind"], document["texts"], document["cut"]) == ("encoder", 9, 1)
+    assert document["embeddings"]["passed"] is False
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"), [("original", "the checkpoint's weights"), ("dequantized", "the weights it stores")]
+)
+def test_whose_weights_were_compared_with_is_told(reference: str, words: str) -> None:
+    for found in (
+        report(reference=reference, model=BAD_MODEL),
+        encoder_report(reference=reference, embeddings=replace(GOOD_LIKENESS, cosine_min=0.0)),
+    ):
+        with pytest.raises(ParityFailed) as raised:
+            found.require()
+        assert words in raised.value.rule

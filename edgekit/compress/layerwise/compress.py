@@ -15,13 +15,12 @@ from edgekit.checkpoint.compressed import RECORD, CompressedCheckpoint
 from edgekit.checkpoint.tm_params import FILE as TM_FILE
 from edgekit.compress.attention.write import check_destination, new_directory
 from edgekit.compress.layerwise.allocate import probe_layer, probes, shared
+from edgekit.compress.layerwise.bounds import check_budget, check_plan
 from edgekit.compress.layerwise.calibrate import calibrate
 from edgekit.compress.layerwise.estimate import estimate
 from edgekit.compress.layerwise.execute import Executor, in_processes
 from edgekit.compress.layerwise.fit import LayerJob, Work, fit_layer
 from edgekit.compress.layerwise.options import (
-    BASE_BITS,
-    SYMMETRIC_BLOCKS,
     TM_PARAMS,
     CompressOptions,
     Sizes,
@@ -41,7 +40,7 @@ from edgekit.models.registry import check_weights, encoder_on_meta, kind_of, mod
 from edgekit.progress import Progress
 from edgekit.workplace import begin
 
-PLAN = "plan.json"
+PLAN, ROUNDS = "plan.json", "rounds"
 
 
 def _never() -> bool:
@@ -79,7 +78,7 @@ def compress(
     sizes = checked(checkpoint, options)
     if not (plan_only and overwrite and destination.is_file()):
         check_destination(destination, overwrite=overwrite, record=RECORD)
-    given = plan_from_file(plan, sizes.matrices) if plan is not None else None
+    given = asked_plan(options, sizes, plan)
     execute = execute or in_processes(options.workers)
     job = {
         "options": {key: value for key, value in asdict(options).items() if key != "workers"},
@@ -141,6 +140,20 @@ def checked(checkpoint: Checkpoint, options: CompressOptions) -> Sizes:
     return sizes_of(checkpoint, options.keep, options.embeddings)
 
 
+def asked_plan(options: CompressOptions, sizes: Sizes, plan: Path | None) -> Plan | None:
+    """The plan of a file; None where there is none.
+
+    Raises:
+        ExportError: what the plan, or without one the options, ask for is no plan, or of a size that cannot be made.
+    """
+    if plan is None:
+        check_budget(options, sizes)
+        return None
+    found = plan_from_file(plan, sizes.matrices)
+    check_plan(found, sizes)
+    return found
+
+
 class _Layers:
     """Jobs for layers, in files of the work folder."""
 
@@ -187,13 +200,7 @@ def _planned(options: CompressOptions, sizes: Sizes, layers: _Layers, calibratio
         return plan_from_file(made, sizes.matrices)
     budget = budget_of(options, sizes)
     bits = 8 * budget / sizes.compressed_weights
-    rounds = estimate(layers.checkpoint, options, sizes).rounds
-    base = list(options.base_bits or BASE_BITS.get(options.method, ()))
-    asked = {"sparsity": options.sparsity, "order": options.order, "factors": options.factors, "base_bits": base}
-    settings: dict[str, Any] = {key: value for key, value in asked.items() if value not in (None, [])}
-    settings["rounds"] = rounds
-    if options.symmetric:
-        settings |= {"symmetric": True, "base_blocks": list(SYMMETRIC_BLOCKS)}
+    settings = {**options.settings, "rounds": _rounds(options, sizes, layers)}
     entries = [Entry(name, options.method, int(bits * r * k / 8), {}) for name, (r, k) in sizes.matrices.items()]
     if options.allocate:
         works: dict[int, list[Work]] = {}
@@ -212,6 +219,16 @@ def _planned(options: CompressOptions, sizes: Sizes, layers: _Layers, calibratio
     plan = Plan(settings, tuple(entries), dict(calibration), about)
     atomic_write(made, plan.text())
     return plan_from_file(made, sizes.matrices)
+
+
+def _rounds(options: CompressOptions, sizes: Sizes, layers: _Layers) -> int:
+    """As many as the minutes hold; what was once chosen stays, since the next estimate may differ."""
+    if options.minutes is None:
+        return options.rounds
+    kept = layers.folder / ROUNDS
+    if not kept.is_file():
+        atomic_write(kept, str(estimate(layers.checkpoint, options, sizes).rounds))
+    return int(kept.read_text())
 
 
 def _record(

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
@@ -117,6 +118,17 @@ class CompressOptions:
             )
         if not all(value is None or (math.isfinite(value) and value > 0) for value in given):
             raise ExportError("a size must be above 0", f"{given} was given", "give a larger one")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a plan for this sets for all matrices, by the names of `plan.SETTINGS`."""
+        base = list(self.base_bits or BASE_BITS.get(self.method, ()))
+        asked = {"sparsity": self.sparsity, "order": self.order, "factors": self.factors, "base_bits": base}
+        found: dict[str, Any] = {key: value for key, value in asked.items() if value not in (None, [])}
+        found["rounds"] = self.rounds
+        if self.symmetric:
+            found |= {"symmetric": True, "base_blocks": list(SYMMETRIC_BLOCKS)}
+        return found
 
 
 @dataclass(frozen=True)

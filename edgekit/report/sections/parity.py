@@ -11,6 +11,7 @@ from edgekit.report.numbers import bound, percent, plain
 from edgekit.report.shape import NUMBER
 from edgekit.report.source import Source
 from edgekit.report.svg import Lines, Point, Series, Strips
+from edgekit.words import counted
 
 ORDER = 10
 TITLE, LABEL = "Parity with PyTorch", "Parity"
@@ -62,7 +63,7 @@ def _tile(found: dict[str, Any], current: bool) -> Tile:
     verdict = "passed" if found["passed"] else "failed"
     if not current:
         return Tile("Parity", "stale", f"{verdict}, with another state of the bundle", "warn")
-    note = f"{len(found['stages'])} stages, {found['model']['positions']:,} positions"
+    note = f"{counted(len(found['stages']), 'stages')}, {counted(found['model']['positions'], 'positions')}"
     return Tile("Parity", verdict, note, "good" if found["passed"] else "bad")
 
 
@@ -79,7 +80,10 @@ def _facts(found: dict[str, Any], source: Source) -> Facts:
         ("compared with", Cell(PurePath(found["checkpoint"]).name, code=True)),
         ("weights on both sides", weights),
         ("activations", f"{found['activations']} when the bundle runs"),
-        ("text", f"{found['prompts']} prompts with {found['model']['greedy_tokens']} tokens of continuation each"),
+        (
+            "text",
+            f"{counted(found['prompts'], 'prompts')}, continued by {found['model']['greedy_tokens']} tokens each",
+        ),
     ]
     if when := source.when("parity"):
         rows.append(("measured", when))
@@ -182,7 +186,7 @@ def _weights(weights: Sequence[dict[str, Any]]) -> tuple[Block, ...]:
     for bits in sorted({weight["bits"] for weight in weights}):
         errors = tuple(w["relative_error"] for w in weights if w["bits"] == bits and w["relative_error"] is not None)
         if errors:
-            groups.append((f"{len(errors):,} matrices of {bits} bits", errors))
+            groups.append((f"{counted(len(errors), 'matrices')} of {bits} bits", errors))
     if not groups:
         return ()
     plot = Strips("What rounding does to each stored matrix", "", "relative error", tuple(groups), from_zero=True)

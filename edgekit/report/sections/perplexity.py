@@ -9,6 +9,7 @@ from edgekit.report.numbers import change, plain
 from edgekit.report.shape import NUMBER
 from edgekit.report.source import Source
 from edgekit.report.svg import Bar, Bars
+from edgekit.words import counted
 
 ORDER = 20
 TITLE = "Perplexity"
@@ -87,7 +88,7 @@ def _facts(found: dict[str, Any], source: Source) -> Facts:
         ("nats per token", f"{found['nats'] / found['tokens']:.5f}"),
         ("text", f"{text['name']}, {text['bytes']:,} bytes, {text['tokens']:,} tokens, SHA-256 {text['sha256'][:12]}…"),
         ("windows", f"{found['windows']:,} of {found['context']:,} tokens, stride {found['stride']:,}"),
-        ("predicted", f"{found['tokens']:,} tokens"),
+        ("predicted", counted(found["tokens"], "tokens")),
     ]
     if when := source.when("eval"):
         rows.append(("measured", when))
