@@ -64,6 +64,7 @@ from edgekit.words import counted
 )
 @click.option("--resume", is_flag=True, help="Go on with a healing that was cut off.")
 @click.option("--overwrite", is_flag=True, help="Replace the converted model that is there.")
+@click.option("--dry-run", is_flag=True, help="Print the estimate, by the time of a few steps, and stop.")
 @click.option("--offline", is_flag=True, help="Fetch nothing; fail if the teacher is not in the cache.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
@@ -82,6 +83,7 @@ def command(
     compute: str,
     resume: bool,
     overwrite: bool,
+    dry_run: bool,
     offline: bool,
     as_json: bool,
 ) -> None:
@@ -90,16 +92,18 @@ def command(
     CHANGED is a directory that `edgekit convert` or `edgekit compress` wrote. Of a converted model, first each layer is
     fitted to the original's attention, then the whole is distilled. Of a compressed one, factors and single weights are
     distilled; codes and positions stay, and no byte is added. What is done is kept beside the output: after an
-    interruption, --resume goes on from it.
+    interruption, --resume goes on from it. The loss curves come beside the output, too: OUT.png, OUT.history.json.
     """
     from edgekit.checkpoint import open_checkpoint
     from edgekit.cli.convert import text_of
     from edgekit.cli.display_progress import displayed_progress
+    from edgekit.cli.export_report import require_space
     from edgekit.cli.torch_needed import require_torch
 
     require_torch("healing a model")
     from edgekit.checkpoint.compressed import CompressedCheckpoint
     from edgekit.heal.compressed import COMPRESSED_RATE, heal_compressed
+    from edgekit.heal.estimate import HealEstimate
     from edgekit.heal.heal import heal
     from edgekit.heal.options import HealOptions
 
@@ -107,16 +111,28 @@ def command(
     rate = rate or (COMPRESSED_RATE if isinstance(student, CompressedCheckpoint) else HealOptions.rate)
     options = HealOptions(minutes, sequences, length, epochs, also, batch, rate, compute, steps)
     with displayed_progress() as progress:
+
+        def estimated(estimate: HealEstimate) -> None:
+            progress.note(estimate.line())
+            require_space(estimate.work_bytes, destination)
+
         given: Any = {
             "text": None if text_path is None else text_of(text_path),
             "resume": resume,
             "overwrite": overwrite,
+            "dry_run": dry_run,
+            "estimated": estimated,
             "progress": progress,
         }
         if isinstance(student, CompressedCheckpoint):
             record = heal_compressed(student, source, destination, options, **given)
         else:
             record = heal(student, source, destination, options, **given)
+    if dry_run:
+        found = {"destination": str(destination), "estimate": record}
+        click.echo(json.dumps(found, indent=2) if as_json else HealEstimate(**record).line())
+        return
+    picture = _drawn(destination)
     if as_json:
         click.echo(json.dumps(record, indent=2))
         return
@@ -125,6 +141,7 @@ def command(
         held, kept = record["held_out"], "" if record["kept"] else ", so that the checkpoint was kept as it was"
         click.echo(f"distil  {counted(record['steps'], 'steps')} in {record['seconds'] / 60:.1f} minutes")
         click.echo(f"loss of passages not trained on  {held['before']:.5f} -> {held['after']:.5f}{kept}")
+        click.echo(f"curves  {picture}")
         click.echo(f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype int8")
         return
     if record["layers"]:
@@ -134,4 +151,16 @@ def command(
         )
     if record["step"]:
         click.echo(f"distil  {counted(record['step'], 'steps')} in {record['seconds'] / 60:.1f} minutes")
+    click.echo(f"curves  {picture}")
     click.echo(f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype int8")
+
+
+def _drawn(destination: Path) -> str:
+    """Draw the loss curves; where they are, or why there are none."""
+    from edgekit.errors import EdgekitError
+    from edgekit.heal.curves import draw
+
+    try:
+        return str(draw(destination))
+    except EdgekitError as error:
+        return f"not drawn: {error.fact}; {error.next_step}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import EdgekitError
+from edgekit.plotting import blank, save
 
 _TITLES = {"single": "single heads", "mixture": "mixture"}
 
@@ -17,16 +18,7 @@ def draw(history: Path, target: Path) -> None:
     Raises:
         EdgekitError: matplotlib is missing, or the file holds no history.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise EdgekitError(
-            "curves are drawn with matplotlib", "it is not installed here", "pip install matplotlib"
-        ) from None
-    stages = _stages(history)
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    stages, figure = _stages(history), blank(9, 4)
     loss, accepted = figure.subplots(1, 2)
     start = 0
     for index, (name, course) in enumerate(stages.items()):
@@ -46,8 +38,7 @@ def draw(history: Path, target: Path) -> None:
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    # No date and no version in the file: the same history gives the same bytes.
-    figure.savefig(target, dpi=110, metadata={"Software": None})
+    save(figure, target)
 
 
 def _stages(path: Path) -> dict[str, Any]:

@@ -26,21 +26,22 @@ from edgekit.compress.encoder import enclosed
 from edgekit.compress.layerwise.write import WEIGHTS
 from edgekit.compress.saten.storage import Arrays
 from edgekit.contract import KIND_ENCODER
-from edgekit.errors import CheckpointError, ModelError
-from edgekit.files import atomic_write
+from edgekit.errors import ModelError
+from edgekit.heal.curves import keep_history
 from edgekit.heal.distill import DistillOptions, keep_in_bfloat16, passages, precision
+from edgekit.heal.estimate import Estimated, HealEstimate, memory_bytes, step_seconds, untold, work_bytes
 from edgekit.heal.likeness import Likeness, likeness_of
 from edgekit.heal.options import HealOptions, check_compute
 from edgekit.heal.trainable import Trainable
 from edgekit.models.registry import encoder_from_checkpoint, encoder_on_meta, kind_of, model_from_checkpoint
 from edgekit.progress import Progress
-from edgekit.words import counted
+from edgekit.workplace import begin
 
-JOB, LOG, COURSE = "job.json", "losses.jsonl", "course.pt"
+LOG, COURSE = "losses.jsonl", "course.pt"
 #: One passage of so many is never trained on, and tells whether training helped; at most HELD_OUT.
 HELD_OUT_OF, HELD_OUT = 12, 12
-#: Steps that are timed for the estimate.
-TIMED = 3
+#: Share of a step's time that its forward pass takes.
+FORWARD_SHARE = 0.4
 WARMUP = 10
 #: A good `HealOptions.rate`: codes of 4 bits change only by whole numbers.
 COMPRESSED_RATE = 1e-2
@@ -57,10 +58,16 @@ def heal_compressed(
     text: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    dry_run: bool = False,
+    estimated: Estimated = untold,
     progress: Progress,
     save_every: float = 60.0,
 ) -> dict[str, Any]:
     """Heal a compressed checkpoint against its original; returns what healing adds to compression.json.
+
+    Args:
+        dry_run: stop after the estimate, and return that.
+        estimated: told the estimate, by the time of a few steps, before the first that counts.
 
     Raises:
         ModelError, ExportError, CheckpointError: as `edgekit.heal.heal.heal`; nothing can be trained.
@@ -70,6 +77,8 @@ def heal_compressed(
     check_destination(destination, overwrite=overwrite, record=RECORD)
     folder = destination.with_name(f".{destination.name}.healing")
     contents = text or calibration_text()
+    if not dry_run:
+        begin(folder, _job(compressed, source, options, contents), resume=resume, overwrite=overwrite)
     progress.stage("load")
     tokens = training_passages(compressed, contents, options.length)
     build: Callable[..., Any] = (
@@ -79,9 +88,18 @@ def heal_compressed(
     )
     student, teacher = build(compressed), build(source)
     trained = Trainable(student, compressed, options.also)
-    _begin(folder, _job(compressed, source, options, contents), resume=resume, overwrite=overwrite)
-    likeness = likeness_of(compressed)
-    course = _train(student, teacher, trained, tokens, likeness, options, folder, progress, save_every)
+    likeness, (rows, held) = likeness_of(compressed), split(tokens)
+    if options.compute == "bfloat16":
+        keep_in_bfloat16([*student.parameters(), *teacher.parameters()])
+    progress.stage("time the first steps")
+    step_s = step_seconds(lambda: _loss(student, teacher, rows[: options.batch], likeness, options))
+    kept_course = folder / COURSE if resume and not dry_run else None
+    course = _course(options, step_s, kept_course)
+    expected = _expected(compressed, trained, course, step_s, len(held) / options.batch)
+    if dry_run:
+        return expected.facts()
+    estimated(expected)
+    course = _train(student, teacher, trained, rows, held, likeness, options, course, folder, progress, save_every)
     progress.stage("write")
     kept = course["after"] < course["before"]
     if not kept:
@@ -92,7 +110,7 @@ def heal_compressed(
         "steps": course["step"],
         "seconds": round(course["seconds"], 1),
         "trained_numbers": sum(parameter.numel() for parameter in trained.parameters.values()),
-        "held_out": {"passages": len(split(tokens)[1]), "before": course["before"], "after": course["after"]},
+        "held_out": {"passages": len(held), "before": course["before"], "after": course["after"]},
         "kept": kept,
     }
     with new_directory(destination, overwrite=overwrite, record=RECORD) as draft:
@@ -101,6 +119,7 @@ def heal_compressed(
         before = json.loads((draft / RECORD).read_text()) if (draft / RECORD).is_file() else {}
         healings = [*before.get("healing", []), record]
         (draft / RECORD).write_text(json.dumps({**before, "healing": healings}, indent=2) + "\n", encoding="utf-8")
+    keep_history(destination, folder / LOG, record["held_out"])
     shutil.rmtree(folder)
     return record
 
@@ -147,30 +166,24 @@ def _train(
     student: Any,
     teacher: Any,
     trained: Trainable,
-    tokens: Tensor,
+    rows: Tensor,
+    held: Tensor,
     likeness: Likeness,
     options: HealOptions,
+    course: dict[str, Any],
     folder: Path,
     progress: Progress,
     save_every: float,
 ) -> dict[str, Any]:
-    """Train in place, from where the folder's course is; returns step, steps, seconds, before and after."""
-    (rows, held), batch = split(tokens), options.batch
-    if options.compute == "bfloat16":
-        keep_in_bfloat16([*student.parameters(), *teacher.parameters()])
+    """Train in place, from where the course is; returns step, steps, seconds, before and after."""
+    batch = options.batch
     optimizer = torch.optim.AdamW(trained.groups(options.rate), betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0)
-    course: dict[str, Any] = {"step": 0, "seconds": 0.0, "steps": options.steps}
-    if (folder / COURSE).is_file():
-        course = torch.load(folder / COURSE, weights_only=True)
+    if "weights" in course:
         trained.load(course.pop("weights"))
         optimizer.load_state_dict(course.pop("optimizer"))
     else:
         course["rates"] = [group["lr"] for group in optimizer.param_groups]
         course["before"] = _held_out(student, teacher, held, likeness, options)
-        if course["steps"] is None:
-            steps = _steps_of(options, lambda: _loss(student, teacher, rows[:batch], likeness, options))
-            course["steps"] = steps
-            progress.note(f"{counted(steps, 'steps')} in {options.minutes:g} minutes, by the time of the first")
     began, saved = time.monotonic() - course["seconds"], time.monotonic()
 
     def save() -> None:
@@ -214,14 +227,24 @@ def _loss(student: Any, teacher: Any, ids: Tensor, likeness: Likeness, options: 
     return found.item(), hidden.item()
 
 
-def _steps_of(options: HealOptions, step: Callable[[], Any]) -> int:
-    """How many steps the minutes hold, by the time of a few."""
-    if options.minutes == 0:
-        return 0
-    started = time.monotonic()
-    for _ in range(TIMED):
-        step()
-    return max(1, int(60 * options.minutes * TIMED / (time.monotonic() - started)))
+def _course(options: HealOptions, step_s: float, kept: Path | None) -> dict[str, Any]:
+    """Where to go on from: what was kept, or a beginning with as many steps as are asked for or the minutes hold."""
+    if kept is not None and kept.is_file():
+        return dict(torch.load(kept, weights_only=True))
+    steps = options.steps
+    if steps is None:
+        steps = max(1, int(60 * options.minutes / step_s)) if options.minutes else 0
+    return {"step": 0, "seconds": 0.0, "steps": steps}
+
+
+def _expected(
+    compressed: CompressedCheckpoint, trained: Trainable, course: dict[str, Any], step_s: float, held_steps: float
+) -> HealEstimate:
+    """Of what is left; the passages that are held out are run forwards before and after."""
+    left, nbytes = course["steps"] - course["step"], trained.nbytes
+    measured = (1 if "weights" in course else 2) * FORWARD_SHARE * held_steps
+    output = sum(path.stat().st_size for path in compressed.path.iterdir() if path.is_file())
+    return HealEstimate(left, step_s * (left + measured), memory_bytes(nbytes), work_bytes(nbytes, output))
 
 
 @torch.no_grad()
@@ -254,29 +277,3 @@ def _job(compressed: Checkpoint, source: Checkpoint, options: HealOptions, text:
         "options": chosen,
     }
     return dict(json.loads(json.dumps(job)))
-
-
-def _begin(folder: Path, job: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
-    """Make the folder, or check that it is of this job."""
-    begun = (folder / JOB).is_file()
-    if resume:
-        if not begun:
-            raise CheckpointError(
-                "resuming needs a healing that was cut off", f"{folder} holds none", "leave --resume out"
-            )
-        if json.loads((folder / JOB).read_text()) != job:
-            raise CheckpointError(
-                "a healing is resumed with the same checkpoints, text and options",
-                f"{folder} was begun with others",
-                "give the same, or leave --resume out to begin again",
-            )
-        return
-    if begun and not overwrite:
-        raise CheckpointError(
-            "a healing that was cut off is not thrown away unasked",
-            f"{folder} holds one",
-            "go on with --resume, or begin again with --overwrite",
-        )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    atomic_write(folder / JOB, json.dumps(job))

@@ -15,13 +15,17 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from edgekit.checkpoint import Checkpoint
+from edgekit.checkpoint.tm_params import TmParamsCheckpoint
 from edgekit.compress.attention.balance import balanced, evened
 from edgekit.compress.attention.source import CONVERTED, converted_config
 from edgekit.compress.attention.write import RECORD, check_destination, new_directory
 from edgekit.compress.calibration import calibration_text, calibration_tokens, whole_text
 from edgekit.errors import CheckpointError, ExportError, ModelError
 from edgekit.files import atomic_write
+from edgekit.heal.converted_cost import expected
+from edgekit.heal.curves import keep_history
 from edgekit.heal.distill import Course, DistillOptions, distill
+from edgekit.heal.estimate import Estimated, untold
 from edgekit.heal.layerwise import LayerwiseOptions, fit_layers
 from edgekit.heal.options import HealOptions, check_compute
 from edgekit.heal.parameters import KEPT, all_trained
@@ -41,6 +45,8 @@ def heal(
     text: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    dry_run: bool = False,
+    estimated: Estimated = untold,
     progress: Progress,
 ) -> dict[str, Any]:
     """Heal a converted checkpoint against its source; returns what healing adds to conversion.json.
@@ -49,6 +55,8 @@ def heal(
 
     Args:
         text: text to train on instead of the one that edgekit carries.
+        dry_run: stop after the estimate, and return that.
+        estimated: told the estimate, by the time of a few steps, before the first that counts.
 
     Raises:
         ModelError, ExportError, CheckpointError: a checkpoint does not fit, an option or the destination is refused, or
@@ -61,19 +69,28 @@ def heal(
     tokenizer = converted.tokenizer_files()["tokenizer.json"]
     tokens = calibration_tokens(tokenizer, text, options.sequences, options.length)
     folder = destination.with_name(f".{destination.name}.healing")
-    state = _begin(folder, converted, source, options, text, resume=resume, overwrite=overwrite)
+    fresh: dict[str, Any] = {"layers": [], "step": 0, "seconds": 0.0}
+    state = fresh
+    if not dry_run:
+        state = _begin(folder, converted, source, options, text, fresh, resume=resume, overwrite=overwrite)
     progress.stage("load")
     student = model_from_checkpoint(converted, max_positions=options.length)
     teacher = model_from_checkpoint(source, max_positions=options.length)
-    if (folder / WEIGHTS).is_file():
+    if not dry_run and (folder / WEIGHTS).is_file():
         student.load_state_dict(load_file(folder / WEIGHTS), strict=False)
     else:
         student.load_state_dict(rescaled(all_trained(student, options.also), evened), strict=False)
+    progress.stage("time the first steps")
+    needed = expected(converted, student, teacher, tokens, options, len(state["layers"]), state["seconds"])
+    if dry_run:
+        return needed.facts()
+    estimated(needed)
     _fit(student, teacher, tokens, options, folder, state, progress)
     _distil(student, teacher, text, tokenizer, options, folder, state, progress)
     progress.stage("write")
     record = {"options": asdict(options), **state}
     _write(destination, converted, student, options, record, overwrite)
+    keep_history(destination, folder / LOG)
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
@@ -83,11 +100,17 @@ def heal(
 def check_pair(converted: Checkpoint, source: Checkpoint) -> None:
     """ModelError unless the first was converted from a model of the second's configuration."""
     rule = "Healing needs a converted model and the model that it was made from."
+    if isinstance(converted, TmParamsCheckpoint):
+        raise ModelError(
+            "Healing trains factors and single weights as edgekit stores them.",
+            f"{converted.path} is in the layout of Saten's training code, which trains them itself.",
+            "Train it there, or compress again without --format tm_params and heal that.",
+        )
     if converted.config.get("model_type") != CONVERTED:
         raise ModelError(
             rule,
-            f"{converted.path} is a {converted.config.get('model_type')}.",
-            "Convert it first: edgekit convert CHECKPOINT -o OUT --attention tpa.",
+            f"{converted.path} is a {converted.config.get('model_type')} that is neither converted nor compressed.",
+            "Convert it first: edgekit convert CHECKPOINT -o OUT --attention tpa. Or compress it: edgekit compress.",
         )
     if source.config.get("model_type") == CONVERTED:
         raise ModelError(rule, f"{source.path} is converted itself.", "Give the original as --teacher.")
@@ -121,6 +144,7 @@ def _begin(
     source: Checkpoint,
     options: HealOptions,
     text: str,
+    fresh: dict[str, Any],
     *,
     resume: bool,
     overwrite: bool,
@@ -155,7 +179,7 @@ def _begin(
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         path.unlink()
-    state = {"job": job, "layers": [], "step": 0, "seconds": 0.0}
+    state = {"job": job, **fresh}
     _save_state(folder, state)
     return state
 

@@ -78,6 +78,11 @@ class Trainable:
             found.append({"params": [parameter], "lr": rate * size * (ALSO_RATE if kept else 1.0)})
         return found
 
+    @property
+    def nbytes(self) -> int:
+        """Of the parameters."""
+        return sum(parameter.nbytes for parameter in self.parameters.values())
+
     def state(self) -> dict[str, Tensor]:
         """The parameters' values."""
         return {name: parameter.detach().clone() for name, parameter in self.parameters.items()}

@@ -18,6 +18,7 @@ from edgekit.compress.attention.convert import ConvertOptions, convert
 from edgekit.compress.calibration import calibration_text, calibration_tokens, whole_text
 from edgekit.errors import CheckpointError, ExportError, ModelError
 from edgekit.heal import heal as healing
+from edgekit.heal.curves import draw
 from edgekit.heal.distill import DistillOptions, divergence, keep_in_bfloat16, passages, precision
 from edgekit.heal.full_attention import full_attention, layer_output, layers_of, logits_of, tables_of
 from edgekit.heal.head_divergence import HeadDivergence
@@ -89,6 +90,9 @@ def test_fitting_layers_lowers_every_error_and_the_divergence(
     assert [entry["layer"] for entry in record["layers"]] == [0, 1]
     assert all(entry["after"] <= entry["before"] for entry in record["layers"])
     assert sum(e["after"] for e in record["layers"]) < sum(e["before"] for e in record["layers"])
+    history = json.loads((tmp_path / "healed.history.json").read_text())
+    assert [entry["layer"] for entry in history["layers"]] == [0, 1]
+    assert draw(tmp_path / "healed").stat().st_size > 10_000
     after = open_checkpoint(tmp_path / "healed")
     assert after.config == before.config
     for name in before.names():
@@ -248,7 +252,7 @@ def test_a_pair_that_does_not_belong_together_is_refused(
     source: Checkpoint, converted: Callable[[str], Checkpoint], tmp_path: Path
 ) -> None:
     student = converted("latent")
-    with pytest.raises(ModelError, match="Convert it first"):
+    with pytest.raises(ModelError, match="neither converted nor compressed"):
         heal(source, source, tmp_path / "out", QUICK, progress=SilentProgress())
     with pytest.raises(ModelError, match="is converted itself"):
         heal(student, student, tmp_path / "out", QUICK, progress=SilentProgress())
@@ -263,3 +267,18 @@ def test_a_pair_that_does_not_belong_together_is_refused(
     (tmp_path / "out").mkdir()
     with pytest.raises(CheckpointError, match="exists"):
         heal(student, source, tmp_path / "out", QUICK, progress=SilentProgress())
+
+
+def test_what_it_will_take_is_told_first(
+    source: Checkpoint, converted: Callable[[str], Checkpoint], tmp_path: Path
+) -> None:
+    options = HealOptions(minutes=0.05, sequences=6, length=32, epochs=2)
+    dry = heal(converted("latent"), source, tmp_path / "out", options, dry_run=True, progress=SilentProgress())
+    assert dry["steps"] >= 1
+    assert dry["seconds"] > 3  # the minutes, and the fits before them
+    assert list(tmp_path.iterdir()) == []
+    told: list[Any] = []
+    heal(converted("latent"), source, tmp_path / "out", QUICK, estimated=told.append, progress=SilentProgress())
+    assert told[0].steps == 0
+    assert told[0].seconds > 0
+    assert not (tmp_path / ".out.healing").exists()

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +26,8 @@ from edgekit.contract import KIND_ENCODER
 from edgekit.errors import CheckpointError, EdgekitError, ExportError, ModelError
 from edgekit.heal import compressed as healing
 from edgekit.heal.compressed import heal_compressed, training_passages
+from edgekit.heal.curves import curve_file, entries_of, history_file
+from edgekit.heal.estimate import TIMED, HealEstimate
 from edgekit.heal.full_attention import layer_output, layers_of
 from edgekit.heal.likeness import residual_streams
 from edgekit.heal.options import HealOptions
@@ -187,7 +194,7 @@ def test_a_healing_that_is_cut_off_resumes_to_the_same_bytes(
     measure, calls = healing._loss, []
 
     def cut(*arguments: Any) -> Any:
-        if len(calls) == 5:
+        if len(calls) == 5 + 1 + TIMED:  # the first are timed
             raise KeyboardInterrupt
         calls.append(0)
         return measure(*arguments)
@@ -257,3 +264,86 @@ def test_the_verb(sources: dict[str, Path], made: Callable[..., Path], tmp_path:
     assert result.exit_code == 0, result.output
     assert "loss of passages not trained on" in result.output
     assert "healing" in json.loads((tmp_path / "out" / "compression.json").read_text())
+    assert "estimate: 5 steps, about" in result.stderr
+    assert f"curves  {tmp_path / 'out.png'}" in result.stdout
+    assert (tmp_path / "out.png").stat().st_size > 10_000
+    history = json.loads((tmp_path / "out.history.json").read_text())
+    assert [entry["step"] for entry in history["steps"]] == [1, 2, 3, 4, 5]
+    assert history["held_out"]["before"] > 0
+
+
+def test_a_dry_run_tells_and_writes_nothing(
+    sources: dict[str, Path], made: Callable[..., Path], tmp_path: Path
+) -> None:
+    arguments = ["heal", made("bert"), "--teacher", sources["bert"], "-o", tmp_path / "out", "--length", 32]
+    words = [*map(str, arguments), "--dry-run"]
+    for size, steps in ((["--steps", "7"], 7), (["--minutes", "0"], 0)):
+        result = CliRunner().invoke(cli, [*words, *size])
+        assert result.exit_code == 0, result.output
+        assert f"estimate: {steps} steps, about" in result.stdout
+    found = json.loads(CliRunner().invoke(cli, [*words, "--steps", "70", "--json"]).stdout)["estimate"]
+    assert HealEstimate(**found).steps == 70
+    fewer = json.loads(CliRunner().invoke(cli, [*words, "--steps", "7", "--json"]).stdout)["estimate"]
+    assert 0 < fewer["seconds"] < found["seconds"]
+    copied = sum(path.stat().st_size for path in made("bert").iterdir())
+    assert found["work_bytes"] > copied
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_leaves_an_unfinished_run_alone(
+    sources: dict[str, Path], made: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = HealOptions(length=32, batch=2, steps=3)
+    monkeypatch.setattr(healing, "_train", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        heal(made("bert"), sources["bert"], tmp_path / "out", options)
+    before = {path.name: path.read_bytes() for path in (tmp_path / ".out.healing").iterdir()}
+    assert heal(made("bert"), sources["bert"], tmp_path / "out", options, dry_run=True, overwrite=True)["steps"] == 3
+    assert {path.name: path.read_bytes() for path in (tmp_path / ".out.healing").iterdir()} == before
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
+    sources: dict[str, Path], made: Callable[..., Path], tmp_path: Path
+) -> None:
+    """By kill -9; what a run left behind that died while it wrote is cleared away."""
+    small = ["--teacher", str(sources["bert"]), "--length", "32", "--steps", "60", "--batch", "4"]
+    verb = [sys.executable, "-m", "edgekit.cli.main", "heal", str(made("bert")), *small]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    log = tmp_path / ".killed.healing" / healing.LOG
+    with subprocess.Popen([*verb, "-o", str(tmp_path / "killed")], env=environment, stderr=subprocess.DEVNULL) as run:
+        until = time.monotonic() + 120
+        while not (log.is_file() and log.read_text().count("\n") > 4) and time.monotonic() < until:
+            assert run.poll() is None
+            time.sleep(0.005)
+        run.send_signal(signal.SIGKILL)
+    assert not (tmp_path / "killed").exists()
+    (tmp_path / f".killed.partial-{run.pid}").mkdir()
+    for out, more in (("killed", ["--resume"]), ("whole", [])):
+        subprocess.run([*verb, "-o", str(tmp_path / out), *more], env=environment, check=True, capture_output=True)
+    assert tensors(tmp_path / "killed") == tensors(tmp_path / "whole")
+    steps = [json.loads(history_file(tmp_path / out).read_text())["steps"] for out in ("killed", "whole")]
+    assert [entry["loss"] for entry in steps[0]] == [entry["loss"] for entry in steps[1]]
+    expected = {history_file(tmp_path / n).name for n in ("killed", "whole")} | {"killed", "whole"}
+    assert {path.name for path in tmp_path.iterdir()} == expected | {
+        curve_file(tmp_path / n).name for n in ("killed", "whole")
+    }
+
+
+def test_a_log_is_read_as_if_nothing_had_been_cut_off(tmp_path: Path) -> None:
+    lines = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 2, "loss": 2.5}, {"layer": 0, "before": 1.0}]
+    log = tmp_path / "log"
+    log.write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 3, "lo')
+    assert entries_of(log) == {"steps": [lines[0], lines[2]], "layers": [lines[3]]}
+    assert entries_of(tmp_path / "none") == {"steps": [], "layers": []}
+
+
+def test_the_layout_of_training_code_is_refused(sources: dict[str, Path], tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    compress_small(sources["llama"], small, method="svd", bits_per_weight=8.0, layout="tm_params")
+    result = CliRunner().invoke(
+        cli, ["heal", str(small), "--teacher", str(sources["llama"]), "-o", str(tmp_path / "out")]
+    )
+    assert isinstance(result.exception, ModelError)
+    assert "layout of Saten's training code" in result.exception.fact
+    assert "without --format tm_params" in str(result.exception.next_step)
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]

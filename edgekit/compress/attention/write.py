@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -37,6 +38,7 @@ def new_directory(destination: Path, *, overwrite: bool = False, record: str = R
     destination.parent.mkdir(parents=True, exist_ok=True)
     draft = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
+    _clear_leftovers(destination)
     draft.mkdir()
     try:
         yield draft
@@ -47,6 +49,24 @@ def new_directory(destination: Path, *, overwrite: bool = False, record: str = R
         shutil.rmtree(draft, ignore_errors=True)
         raise
     sync_directory(destination.parent)
+
+
+def _clear_leftovers(destination: Path) -> None:
+    """Remove what writers left that were killed."""
+    for path in destination.parent.glob(f".{glob.escape(destination.name)}.partial-*"):
+        process = path.name.rpartition("-")[2]
+        if process.isdecimal() and not _runs(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def check_destination(destination: Path, *, overwrite: bool, record: str = RECORD) -> None:

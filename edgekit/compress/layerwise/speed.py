@@ -77,15 +77,16 @@ def _measured(fit: Fit) -> FitTime:
 
 
 def products_per_s(width: int) -> float:
-    """Multiply-adds a second of float32 products with a matrix [width, width], on all of torch's threads."""
-    side, count, spent = min(max(width, SMALLEST), 1024), 0, 0.0
+    """Multiply-adds a second of float32 products with a matrix [width, width], of one thread times torch's threads."""
+    side, count, spent, threads = min(max(width, SMALLEST), 1024), 0, 0.0, torch.get_num_threads()
     a = torch.randn(side, side, generator=torch.Generator().manual_seed(0))
-    _ = a @ a
-    while spent < 0.1:
-        started = time.process_time()
+    with _one_thread():
         _ = a @ a
-        spent, count = spent + time.process_time() - started, count + 1
-    return count * side**3 * torch.get_num_threads() / spent
+        while spent < 0.1:
+            started = time.thread_time()
+            _ = a @ a
+            spent, count = spent + time.thread_time() - started, count + 1
+    return count * side**3 * threads / spent
 
 
 def _ladder(fit: Fit) -> Iterator[tuple[Shape, float]]:

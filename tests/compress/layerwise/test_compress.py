@@ -246,16 +246,21 @@ def test_a_killed_run_goes_on_to_the_same_bytes(llama: Path, tmp_path: Path) -> 
 def test_time_is_kept_or_refused(llama: Path) -> None:
     from edgekit.compress.layerwise.compress import checked
     from edgekit.compress.layerwise.estimate import estimate
+    from edgekit.compress.layerwise.speed import FitTime
+
+    def timed(fit: Any) -> FitTime:
+        return FitTime(1.0, 0.5)
 
     checkpoint = open_checkpoint(llama)
     sizes = checked(checkpoint, options())
-    one, many = (estimate(checkpoint, options(rounds=rounds), sizes).seconds for rounds in (1, 16))
+    one, many = (estimate(checkpoint, options(rounds=rounds), sizes, None, timed).seconds for rounds in (1, 16))
+    assert many - one == pytest.approx(14 * 15 * 0.5, rel=0.1)
     allowed = (one + many) / 2
-    expected = estimate(checkpoint, options(rounds=16, minutes=allowed / 60), sizes)
+    expected = estimate(checkpoint, options(rounds=16, minutes=allowed / 60), sizes, None, timed)
     assert 1 < expected.rounds < 16
     assert one < expected.seconds <= allowed
-    with pytest.raises(DoesNotFit, match="minutes at least"):
-        estimate(checkpoint, options(minutes=0.9 * one / 60), sizes)
+    with pytest.raises(DoesNotFit, match="minutes? at least"):
+        estimate(checkpoint, options(minutes=0.5 * one / 60), sizes, None, timed)
 
 
 def test_what_is_compressed_is_not_compressed_again(llama: Path, tmp_path: Path) -> None:
