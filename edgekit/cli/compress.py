@@ -190,6 +190,12 @@ def command(
         return
     if plan_only:
         click.echo(f"wrote {destination}: {counted(record['matrices'], 'matrices')}, {record['bytes']:,} bytes at most")
+        if record["slower_than_int4"] is not None:
+            click.echo(
+                f"slower than int4: about {record['slower_than_int4']} of {counted(record['matrices'], 'matrices')}; "
+                f"{record['expected_us']:,.0f} us per token for all, int4 {record['int4_us']:,.0f} (model of one CPU "
+                "thread)"
+            )
         click.echo(f"next: edgekit compress {shlex.quote(checkpoint)} -o DIR --plan {shlex.quote(str(destination))}")
         return
     click.echo(f"wrote {destination}")

@@ -30,6 +30,7 @@ from edgekit.compress.layerwise.options import (
 )
 from edgekit.compress.layerwise.plan import Entry, Plan, plan_from_file, settings_from
 from edgekit.compress.layerwise.stack import layer_of, stack_of
+from edgekit.compress.layerwise.timing import with_times
 from edgekit.compress.layerwise.tm_directory import write_tm_directory
 from edgekit.compress.layerwise.workplace import work_folder
 from edgekit.compress.layerwise.worth import Choice
@@ -103,7 +104,15 @@ def compress(
     if plan_only:
         atomic_write(destination, given.text())
         shutil.rmtree(folder)
-        return {"plan": str(destination), "matrices": len(given.entries), "bytes": given.nbytes}
+        known = [entry.microseconds for entry in given.entries if entry.microseconds is not None]
+        return {
+            "plan": str(destination),
+            "matrices": len(given.entries),
+            "bytes": given.nbytes,
+            "expected_us": sum(own for own, _ in known) if known else None,
+            "int4_us": sum(int4 for _, int4 in known) if known else None,
+            "slower_than_int4": sum(own > int4 for own, int4 in known) if known else None,
+        }
     by_layer: dict[int, list[Work]] = {}
     for entry in given.entries:
         work = Work(entry.matrix, entry.method, entry.nbytes, {**given.settings, **entry.settings})
@@ -222,6 +231,7 @@ def _planned(options: CompressOptions, sizes: Sizes, layers: _Layers, calibratio
             fast = timed(options.method, sizes.matrices, points, nanoseconds, settings_from(settings))
             entries = [Entry(name, options.method, c.nbytes, _of(c, options), c.loss) for name, c in fast.items()]
             bits = 8 * sum(entry.nbytes for entry in entries) / sizes.compressed_weights
+    entries = with_times(entries, sizes.matrices, settings)
     about = {"checkpoint": layers.checkpoint.path.name, "bits_per_weight": round(bits, 4)}
     plan = Plan(settings, tuple(entries), dict(calibration), about)
     atomic_write(made, plan.text())

@@ -20,7 +20,7 @@ from edgekit.checkpoint.compressed import CompressedCheckpoint
 from edgekit.checkpoint.safetensors_header import read_safetensors_header
 from edgekit.compress.layerwise.compress import checked, compress
 from edgekit.compress.layerwise.workplace import work_folder
-from edgekit.compress.saten.cost import planned_seconds, seconds
+from edgekit.compress.saten.cost import int4_seconds, planned_seconds, seconds
 from edgekit.compress.saten.request import method_names
 from edgekit.errors import CheckpointError, DoesNotFit, ExportError, ModelError
 from edgekit.progress import SilentProgress
@@ -149,6 +149,10 @@ def test_a_plan_is_written_edited_and_applied(llama: Path, tmp_path: Path) -> No
     compressed(llama, plan, allocate=True, plan_only=True)
     found = json.loads(plan.read_text())
     assert len(found["matrices"]) == 14
+    for line in found["matrices"]:
+        rows, columns = checked(open_checkpoint(llama), options()).matrices[line["matrix"]]
+        assert line["int4_us"] == pytest.approx(1e6 * int4_seconds(rows, columns), abs=0.01)
+        assert line["expected_us"] > 0.9 * 1e6 * planned_seconds((rows, columns), 2, 64, 0)
     first, second, *rest = found["matrices"]
     first |= {"method": "round", "bytes": 4000, "base_bits": [4]}
     second |= {"sparsity": "2:4", "method": "saten", "bytes": 6000}
