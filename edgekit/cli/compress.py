@@ -19,6 +19,7 @@ METHODS = ("dense", "gptq", "round", "saten", "saten-augmented", "saten-faithful
 #: Options that say what a plan says already.
 _OF_A_PLAN = {
     "method": "--method", "bits_per_weight": "--bits-per-weight", "ratio": "--ratio", "target_bytes": "--target-bytes",
+    "target_ms": "--target-ms",
     "sparsity": "--sparsity", "factors": "--quantize-factors", "order": "--order", "base_bits": "--base-bits",
     "symmetric": "--symmetric", "rounds": "--rounds", "allocate": "--allocate or --uniform",
     "sequences": "--calibration-sequences", "length": "--calibration-length", "minutes": "--budget-minutes",
@@ -42,6 +43,13 @@ _OF_A_PLAN = {
 @click.option("--bits-per-weight", type=float, metavar="B", help="Of the layers' matrices, everything counted.")
 @click.option("--ratio", type=float, metavar="X", help="Of all weights, to the same in float16: 0.25 for a quarter.")
 @click.option("--target-bytes", type=int, metavar="N", help="Of all weights.")
+@click.option(
+    "--target-ms",
+    type=float,
+    metavar="T",
+    help="Instead of a size: what a token's products with the matrices may take on one thread, by the cost model that "
+    "edgekit inspect shows.",
+)
 @click.option(
     "--sparsity",
     metavar="PATTERN",
@@ -182,6 +190,12 @@ def command(
         return
     if plan_only:
         click.echo(f"wrote {destination}: {counted(record['matrices'], 'matrices')}, {record['bytes']:,} bytes at most")
+        if record["slower_than_int4"] is not None:
+            click.echo(
+                f"slower than int4: about {record['slower_than_int4']} of {counted(record['matrices'], 'matrices')}; "
+                f"{record['expected_us']:,.0f} us per token for all, int4 {record['int4_us']:,.0f} (model of one CPU "
+                "thread)"
+            )
         click.echo(f"next: edgekit compress {shlex.quote(checkpoint)} -o DIR --plan {shlex.quote(str(destination))}")
         return
     click.echo(f"wrote {destination}")

@@ -15,6 +15,7 @@ import torch
 from edgekit.checkpoint import open_checkpoint
 from edgekit.compress.layerwise.calibrate import metric_of
 from edgekit.compress.layerwise.fit import LayerJob, Work
+from edgekit.compress.layerwise.options import CODES
 from edgekit.compress.layerwise.plan import settings_from
 from edgekit.compress.layerwise.worth import PROBE_CORRECTION, Choice, Points, choices, probe_base
 from edgekit.compress.saten.allocation import Option, allocated
@@ -24,8 +25,8 @@ from edgekit.compress.saten.request import Settings
 from edgekit.errors import ExportError
 from edgekit.files import atomic_write
 
-#: Methods whose codes decide: a probe of codes tells the loss of others (`worth`).
-QUANTISING = ("saten-augmented", "dense", "gptq", "round")
+#: A probe of codes tells the loss of others (`worth`).
+QUANTISING = CODES
 #: Shares of the budget that other methods are probed at.
 SHARES = (0.5, 1.0, 2.0)
 #: Bits per weight that a matrix may get, as shares of the average, in steps of STEP bits.

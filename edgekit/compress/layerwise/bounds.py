@@ -11,6 +11,7 @@ from edgekit.compress.layerwise.allocate import LEAST, QUANTISING, least_bytes
 from edgekit.compress.layerwise.options import CompressOptions, Sizes, budget_of
 from edgekit.compress.layerwise.plan import Plan, settings_from
 from edgekit.compress.saten.correction import FACTORS, VALUES
+from edgekit.compress.saten.cost import planned_seconds
 from edgekit.compress.saten.factors import pair_bytes
 from edgekit.compress.saten.methods import saten_faithful, tt
 from edgekit.compress.saten.methods.saten_augmented import possible_bases
@@ -83,6 +84,9 @@ def most_of(method: str, shape: Shape, settings: Settings) -> int:
 def check_budget(options: CompressOptions, sizes: Sizes) -> None:
     """ExportError: the size that is asked for is less than the method needs, or more than it can use."""
     settings = settings_from(options.settings)
+    if options.target_ms is not None:
+        check_time(options.target_ms, sizes, settings)
+        return
     budget, shapes = budget_of(options, sizes), sizes.matrices.values()
     least = _least_together(options, shapes, settings)
     most = sum(most_of(options.method, shape, settings) for shape in shapes)
@@ -97,6 +101,21 @@ def check_budget(options: CompressOptions, sizes: Sizes) -> None:
         f"{8 * budget / weights:.3g} bits per weight ({budget:,} bytes) were asked for",
         f"ask for {_range(options, sizes, least, most)}{also}, or choose another --method",
     )
+
+
+def check_time(milliseconds: float, sizes: Sizes, settings: Settings) -> None:
+    """ExportError: the fastest bases take longer."""
+    least = sum(
+        min(planned_seconds(shape, bits, block, 0) for _, bits, block in possible_bases(shape, settings))
+        for shape in sizes.matrices.values()
+    )
+    if 1e3 * least > milliseconds:
+        raise ExportError(
+            f"one token's products with these {counted(len(sizes.matrices), 'matrices')} take at least "
+            f"{1e3 * least:.2f} ms on one thread, by the cost model of the processor that was measured",
+            f"{milliseconds:g} ms were asked for",
+            "allow more with --target-ms",
+        )
 
 
 def check_plan(plan: Plan, sizes: Sizes) -> None:

@@ -14,7 +14,7 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.checkpoint.compressed import RECORD, CompressedCheckpoint
 from edgekit.checkpoint.tm_params import FILE as TM_FILE
 from edgekit.compress.attention.write import check_destination, new_directory
-from edgekit.compress.layerwise.allocate import probe_layer, probes, shared
+from edgekit.compress.layerwise.allocate import probe_layer, probes, shared, timed
 from edgekit.compress.layerwise.bounds import check_budget, check_plan
 from edgekit.compress.layerwise.calibrate import calibrate
 from edgekit.compress.layerwise.estimate import estimate
@@ -30,8 +30,10 @@ from edgekit.compress.layerwise.options import (
 )
 from edgekit.compress.layerwise.plan import Entry, Plan, plan_from_file, settings_from
 from edgekit.compress.layerwise.stack import layer_of, stack_of
+from edgekit.compress.layerwise.timing import with_times
 from edgekit.compress.layerwise.tm_directory import write_tm_directory
 from edgekit.compress.layerwise.workplace import work_folder
+from edgekit.compress.layerwise.worth import Choice
 from edgekit.compress.layerwise.write import WEIGHTS, write_compressed, write_record
 from edgekit.contract import KIND_ENCODER
 from edgekit.errors import CheckpointError
@@ -102,7 +104,15 @@ def compress(
     if plan_only:
         atomic_write(destination, given.text())
         shutil.rmtree(folder)
-        return {"plan": str(destination), "matrices": len(given.entries), "bytes": given.nbytes}
+        known = [entry.microseconds for entry in given.entries if entry.microseconds is not None]
+        return {
+            "plan": str(destination),
+            "matrices": len(given.entries),
+            "bytes": given.nbytes,
+            "expected_us": sum(own for own, _ in known) if known else None,
+            "int4_us": sum(int4 for _, int4 in known) if known else None,
+            "slower_than_int4": sum(own > int4 for own, int4 in known) if known else None,
+        }
     by_layer: dict[int, list[Work]] = {}
     for entry in given.entries:
         work = Work(entry.matrix, entry.method, entry.nbytes, {**given.settings, **entry.settings})
@@ -213,12 +223,25 @@ def _planned(options: CompressOptions, sizes: Sizes, layers: _Layers, calibratio
         if files is None:
             return None
         points = {name: value for path in files for name, value in json.loads(path.read_text()).items()}
-        chosen = shared(options.method, sizes.matrices, points, budget, settings_from(settings))
-        entries = [Entry(name, options.method, each.nbytes, {}, each.loss) for name, each in chosen.items()]
+        if options.target_ms is None:
+            chosen = shared(options.method, sizes.matrices, points, budget, settings_from(settings))
+            entries = [Entry(name, options.method, each.nbytes, {}, each.loss) for name, each in chosen.items()]
+        else:
+            nanoseconds = int(1e6 * options.target_ms)
+            fast = timed(options.method, sizes.matrices, points, nanoseconds, settings_from(settings))
+            entries = [Entry(name, options.method, c.nbytes, _of(c, options), c.loss) for name, c in fast.items()]
+            bits = 8 * sum(entry.nbytes for entry in entries) / sizes.compressed_weights
+    entries = with_times(entries, sizes.matrices, settings)
     about = {"checkpoint": layers.checkpoint.path.name, "bits_per_weight": round(bits, 4)}
     plan = Plan(settings, tuple(entries), dict(calibration), about)
     atomic_write(made, plan.text())
     return plan_from_file(made, sizes.matrices)
+
+
+def _of(choice: Choice, options: CompressOptions) -> dict[str, Any]:
+    """The settings of a matrix that has this base, and at most low rank beside it."""
+    corrected = {"sparsity": "none"} if options.method == "saten-augmented" else {}
+    return {"base_bits": [choice.bits], "base_blocks": [choice.block], **corrected}
 
 
 def _rounds(options: CompressOptions, sizes: Sizes, layers: _Layers) -> int:

@@ -20,9 +20,14 @@ from edgekit.errors import ExportError, ModelError
 from edgekit.layers.encoder import Encoder
 from edgekit.models.registry import encoder_on_meta, kind_of, model_on_meta
 
+#: Methods whose codes decide.
+CODES = ("saten-augmented", "dense", "gptq", "round")
 #: Bits that a base may have where nothing else is asked for: dense methods may also keep 8.
 BASE_BITS = {"dense": (2, 3, 4, 8), "gptq": (2, 3, 4, 8), "round": (2, 3, 4, 8)}
 
+
+#: Bits per weight to reckon with where a time is given.
+EXPECTED_BITS = 4.0
 
 #: Choices about a matrix's form, and the options that make them.
 FORMS = {
@@ -43,13 +48,14 @@ SYMMETRIC_BLOCKS = (64, 128)
 
 @dataclass(frozen=True)
 class CompressOptions:
-    """What is asked for; exactly one of bits_per_weight, ratio and target_bytes.
+    """What is asked for; exactly one of bits_per_weight, ratio, target_bytes and target_ms.
 
     Attributes:
         method: of every matrix, or of those that allocation does not keep dense.
         bits_per_weight: of the matrices that are compressed, everything counted.
         ratio: bytes of all weights over those of the same weights in float16.
         target_bytes: bytes of all weights.
+        target_ms: milliseconds that one token's products with the matrices may take, by the cost model.
         sparsity: spelled as `sparsity_named` reads it; None leaves the sparse part to the method.
         factors: dtype of factors, of `storage`; None for the method's own.
         order: of tensor trains; None for the method's own.
@@ -69,6 +75,7 @@ class CompressOptions:
     bits_per_weight: float | None = None
     ratio: float | None = None
     target_bytes: int | None = None
+    target_ms: float | None = None
     sparsity: str | None = None
     factors: str | None = None
     order: int | None = None
@@ -109,15 +116,23 @@ class CompressOptions:
                 f"{self.method} was asked for",
                 "choose another --method, or leave --format out",
             )
-        given = [self.bits_per_weight, self.ratio, self.target_bytes]
+        given = [self.bits_per_weight, self.ratio, self.target_bytes, self.target_ms]
         if sum(value is not None for value in given) != 1:
             raise ExportError(
-                "a size is bits per weight, a ratio, or bytes",
+                "a size is bits per weight, a ratio, bytes, or the time of a token",
                 f"{sum(value is not None for value in given)} of them were given",
-                "give one of --bits-per-weight, --ratio and --target-bytes",
+                "give one of --bits-per-weight, --ratio, --target-bytes and --target-ms",
             )
         if not all(value is None or (math.isfinite(value) and value > 0) for value in given):
             raise ExportError("a size must be above 0", f"{given} was given", "give a larger one")
+        if self.target_ms is not None and (self.method not in CODES or self.sparsity is not None or not self.allocate):
+            raise ExportError(
+                f"--target-ms shares time among bases and low rank of {', '.join(CODES)}",
+                f"{self.method} was asked for"
+                + (f" with --sparsity {self.sparsity}" if self.sparsity is not None else "")
+                + ("" if self.allocate else " with --uniform"),
+                "choose another of the two",
+            )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -222,11 +237,13 @@ def stored_bytes_of(checkpoint: Checkpoint, name: str, embeddings: str = "keep")
 
 
 def budget_of(options: CompressOptions, sizes: Sizes) -> int:
-    """Bytes for all matrices together.
+    """Bytes for all matrices together; what is to be expected of a time.
 
     Raises:
         ExportError: what is not compressed already takes more than was asked for.
     """
+    if options.target_ms is not None:
+        return int(EXPECTED_BITS * sizes.compressed_weights / 8)
     if options.bits_per_weight is not None:
         return int(options.bits_per_weight * sizes.compressed_weights / 8)
     whole = options.target_bytes if options.target_bytes is not None else int((options.ratio or 0) * 2 * sizes.weights)

@@ -31,24 +31,36 @@ SETTINGS: dict[str, type | tuple[type, ...]] = {
     "symmetric": bool,
 }
 
+#: What a line says of times.
+EXPECTED_TIMES = ("expected_us", "int4_us")
+
 #: Passages of the calibration text, and tokens of each.
 LEAST = {"sequences": 2, "length": 8}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One matrix: what may be stored at most in bytes, and settings beside the plan's own."""
+    """One matrix: what may be stored at most in bytes, and settings beside the plan's own.
+
+    Attributes:
+        microseconds: of one token's product with it and with plain codes of 4 bits, by the cost model; for people.
+    """
 
     matrix: str
     method: str
     nbytes: int
     settings: Mapping[str, Any]
     expected_loss: float | None = None
+    microseconds: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A line of the file."""
         line = {"matrix": self.matrix, "method": self.method, "bytes": self.nbytes, **self.settings}
-        return line if self.expected_loss is None else {**line, "expected_loss": self.expected_loss}
+        if self.expected_loss is not None:
+            line["expected_loss"] = self.expected_loss
+        if self.microseconds is not None:
+            line |= dict(zip(EXPECTED_TIMES, self.microseconds, strict=True))
+        return line
 
 
 @dataclass(frozen=True)
@@ -144,13 +156,13 @@ def _checked(found: Any, matrices: Mapping[str, tuple[int, int]]) -> Plan:
     for line in found["matrices"]:
         rest = dict(line)
         name, method, nbytes = rest.pop("matrix"), rest.pop("method"), rest.pop("bytes")
-        loss = rest.pop("expected_loss", None)
+        loss, times = rest.pop("expected_loss", None), tuple(rest.pop(key, None) for key in EXPECTED_TIMES)
         if name not in matrices:
             raise ExportError("a plan names matrices of the model's layers", f"{name!r} is none", "correct its name")
         if not isinstance(nbytes, int) or nbytes < 1:
             raise ExportError("a matrix takes a whole number of bytes", f"{name} has {nbytes!r}", "correct it")
         method_named(method)
-        entries.append(Entry(name, method, nbytes, rest, loss))
+        entries.append(Entry(name, method, nbytes, rest, loss, None if None in times else times))
     if len({entry.matrix for entry in entries}) != len(entries) or not entries:
         raise ExportError("a plan names each matrix once", "one is there twice, or there is none", "correct it")
     calibration = {key: int(found["calibration"][key]) for key in LEAST}

@@ -85,16 +85,18 @@ def int4_seconds(rows: int, columns: int, tokens: int = 1) -> float:
     return _between({count: rates.product + rates.dense * rows * columns for count, rates in RATES.items()}, tokens)
 
 
-def planned_seconds(shape: tuple[int, int], bits: int, block: int, rank: int) -> float:
-    """Of one token's product with a base and a pair that are not there yet; a base that the operator does not read is
-    a product beside it."""
+def planned_seconds(shape: tuple[int, int], bits: int, block: int, rank: int, entries: int = 0) -> float:
+    """Of one token's product with a base, a pair and single weights by column that are not there yet; a base that the
+    operator does not read is a product beside it."""
     rates, (rows, columns) = RATES[1], shape
     weights = rows * columns
-    pair = rates.number * rank * (rows + columns)
+    rest = rates.number * rank * (rows + columns)
+    if entries:
+        rest += rates.row * rows + rates.entry["columns"] * entries
     if bits not in rates.base:
-        return 1e-9 * (rates.product + rates.dense * weights * bits / 4 + (pair + rates.layer) * (rank > 0))
+        return 1e-9 * (rates.product + rates.dense * weights * bits / 4 + (rest + rates.layer) * (rest > 0))
     scales = rates.scale * rows * -(-columns // block)
-    return 1e-9 * (rates.layer + rates.base[bits] * weights + scales + pair)
+    return 1e-9 * (rates.layer + rates.base[bits] * weights + scales + rest)
 
 
 def _between(nanoseconds: Mapping[int, float], tokens: int) -> float:

@@ -17,8 +17,8 @@ SMALL: dict[str, Any] = {"sequences": 4, "length": 32, "rounds": 1, "allocate": 
 def options(**changes: Any) -> CompressOptions:
     """Of a quick compression."""
     given = SMALL | changes
-    if {"ratio", "target_bytes"} & changes.keys():
-        given.pop("bits_per_weight")
+    if {"ratio", "target_bytes", "target_ms"} & changes.keys():
+        given["bits_per_weight"] = None
     return CompressOptions(**given)
 
 

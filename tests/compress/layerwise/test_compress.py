@@ -18,8 +18,9 @@ import pytest
 from edgekit.checkpoint import open_checkpoint
 from edgekit.checkpoint.compressed import CompressedCheckpoint
 from edgekit.checkpoint.safetensors_header import read_safetensors_header
-from edgekit.compress.layerwise.compress import compress
+from edgekit.compress.layerwise.compress import checked, compress
 from edgekit.compress.layerwise.workplace import work_folder
+from edgekit.compress.saten.cost import int4_seconds, planned_seconds, seconds
 from edgekit.compress.saten.request import method_names
 from edgekit.errors import CheckpointError, DoesNotFit, ExportError, ModelError
 from edgekit.progress import SilentProgress
@@ -110,6 +111,31 @@ def test_bytes_go_where_they_matter(llama: Path, tmp_path: Path) -> None:
     assert shared["expected_loss"] < uniform["expected_loss"]
 
 
+@pytest.mark.parametrize("method", ["dense", "saten-augmented"])
+def test_a_time_is_kept(llama: Path, tmp_path: Path, method: str) -> None:
+    """What is made takes no longer than was asked for, by the cost model of what is stored; more time, less loss."""
+    sizes = checked(open_checkpoint(llama), options())
+    least = sum(planned_seconds(shape, 2, 32, 0) for shape in sizes.matrices.values())
+    losses = []
+    for factor in (1.02, 1.2):
+        out = tmp_path / f"{factor}"
+        extra = {"target_ms": 1e3 * factor * least, "allocate": True, "method": method}
+        losses.append(compressed(llama, out, **extra)["expected_loss"])
+        made = opened(out)
+        assert sum(seconds(made.matrix(name)) for name in sizes.matrices) <= 1.001 * factor * least
+        assert all(piece["kind"] != "sparse" for name in sizes.matrices for piece in made.records[name]["pieces"])
+    assert losses[1] < 0.8 * losses[0]
+
+
+def test_times_that_cannot_be_kept(llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"at least 0.0\d ms on one thread.*\n?.*0.001 ms were asked for"):
+        compressed(llama, tmp_path / "out", target_ms=0.001, allocate=True, method="dense")
+    for extra in ({"method": "svd"}, {"sparsity": "2:4"}, {"allocate": False}):
+        with pytest.raises(ExportError, match="--target-ms shares time"):
+            options(**{"target_ms": 1.0, "allocate": True, "method": "saten-augmented"} | extra)
+    assert not (tmp_path / "out").exists()
+
+
 def test_patterns_are_kept(llama: Path, tmp_path: Path) -> None:
     compressed(llama, tmp_path / "out", keep=("*.down_proj.weight", "model.layers.0.*"))
     assert {name.split(".")[2] for name in opened(tmp_path / "out").records} == {"1"}
@@ -123,6 +149,10 @@ def test_a_plan_is_written_edited_and_applied(llama: Path, tmp_path: Path) -> No
     compressed(llama, plan, allocate=True, plan_only=True)
     found = json.loads(plan.read_text())
     assert len(found["matrices"]) == 14
+    for line in found["matrices"]:
+        rows, columns = checked(open_checkpoint(llama), options()).matrices[line["matrix"]]
+        assert line["int4_us"] == pytest.approx(1e6 * int4_seconds(rows, columns), abs=0.01)
+        assert line["expected_us"] > 0.9 * 1e6 * planned_seconds((rows, columns), 2, 64, 0)
     first, second, *rest = found["matrices"]
     first |= {"method": "round", "bytes": 4000, "base_bits": [4]}
     second |= {"sparsity": "2:4", "method": "saten", "bytes": 6000}

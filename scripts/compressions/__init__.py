@@ -1,0 +1,1 @@
+"""What scripts/compare-compressions is made of."""
