@@ -23,7 +23,7 @@ from edgekit.words import counted
 CALIBRATION_PASSES = 4
 #: Share of a lone product's speed that a model's passes reach, with all that is no product and the moments; and
 #: seconds of reading the text and of starting processes. Measured with MiniLM and SmolLM2-135M.
-CALIBRATION_SHARE, START_S = 0.35, 8.0
+CALIBRATION_SHARE, START_S = 0.6, 8.0
 BASE_BYTES = 420 << 20
 #: float64 matrices of a fit at one time, of the layer's largest matrix [N, K] and of its moments [K, K].
 COPIES = 8
