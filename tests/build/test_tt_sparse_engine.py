@@ -19,6 +19,9 @@ VARIANTS = [
     {"residual": 3, "factor_bits": 8, "value_bits": 8},
     {"low_rank": 0, "bias": 0, "residual": 2, "value_bits": 8, "value_block": 16},
     {"residual": 0, "factor_bits": 4},
+    {"residual": 0, "low_rank": 0, "bias": 0, "base_bits": 2},
+    {"base_bits": 3, "zero_points": 1, "base_block": 32, "factor_bits": 4, "value_bits": 8},
+    {"residual": 2, "low_rank": 0, "base_bits": 4, "base_block": 192},
 ]
 
 
@@ -40,7 +43,14 @@ def test_a_compressed_layer_is_one_plugin_layer(
         ({"attributes": {"factor_bits": 3}}, "factor_bits is 3, not one of 0, 16, 8, 4"),
         ({"attributes": {"value_block": 24, "value_bits": 8}}, "value_block is 24, not a multiple of 16"),
         ({"attributes": {"rank": 0}}, "rank or entries contradict low_rank or residual"),
-        ({"attributes": {"base_bits": 3}}, "base_bits is 3, and the CUDA kernels have no base: it must be 0"),
+        ({"attributes": {"base_bits": 5}}, "base_bits is 5, not one of 0, 2, 3, 4"),
+        ({"attributes": {"base_bits": 3, "base_block": 48}}, "base_block is 48, not a multiple of 32"),
+        ({"attributes": {"zero_points": 1}}, "zero_points is 1 without a base"),
+        ({"attributes": {"residual": 0, "low_rank": 0}}, "there is neither a base, nor a pair, nor a residual"),
+        ({"attributes": {"base_bits": 3}, "sizes": {"Q_W": 95}}, "base has 95 numbers, not 96"),
+        ({"attributes": {"base_bits": 3}, "sizes": {"Q_S": 32}}, "base_scales has 32 numbers, not 16"),
+        ({"attributes": {"base_bits": 3, "zero_points": 1}, "sizes": {"Q_Z": 1}}, "base_zeros has 1 numbers, not 2"),
+        ({"attributes": {"base_bits": 3}, "dtypes": {"base_scales": "float32"}}, "base_scales is of TensorRT type 0"),
         ({"dtypes": {"positions": "int64"}}, "positions is of TensorRT type 8"),
         ({"dtypes": {"b": "float32"}}, "b is of TensorRT type 0"),
         ({"attributes": {"factor_bits": 4}, "sizes": {"A_S": 7}}, "a_scales has 7 numbers, not 1"),
