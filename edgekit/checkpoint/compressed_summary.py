@@ -39,7 +39,6 @@ def compression_summary(checkpoint: CompressedCheckpoint, times: Times | None = 
         "bytes": nbytes,
         "bits_per_weight": round(8 * nbytes / weights, 4) if weights else None,
         "int4_bytes": int(weights * INT4_BITS / 8),
-        "operators_more_than_int4": sum(row["form"] != "codes" for row in fitted),
         "reads_more_than_int4": [
             row["matrix"] for row in fitted if 8 * row["bytes"] > INT4_BITS * math.prod(row["shape"])
         ],

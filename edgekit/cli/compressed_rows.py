@@ -15,12 +15,12 @@ def product_times(checkpoint: CompressedCheckpoint) -> dict[str, tuple[float, fl
     """Of one token with each matrix, and with plain int4, by the cost model of a CPU; None without torch."""
     if find_spec("torch") is None:
         return None
-    from edgekit.compress.saten.cost import RATES, seconds
+    from edgekit.compress.saten.cost import int4_seconds, seconds
 
     times = {}
     for name, record in checkpoint.records.items():
         rows, columns = record["shape"]
-        times[name] = (seconds(checkpoint.matrix(name)), 1e-9 * RATES[1].dense * rows * columns)
+        times[name] = (seconds(checkpoint.matrix(name)), int4_seconds(rows, columns))
     return times
 
 

@@ -87,6 +87,13 @@ DTYPES = ("fp32", "fp16", "int8", "int4")
     metavar="N",
     help="How many tokens a draft has at most (--draft).  [default: as many as the heads speak of]",
 )
+@click.option(
+    "--base",
+    type=click.Choice(["auto", "operator", "products"]),
+    help="What multiplies by a compressed checkpoint's codes of few bits (ort): operator: edgekit's, from the stored "
+    "bytes; products: MatMulNBits, which ONNX Runtime has without edgekit's library.  [default: auto, what a cost "
+    "model expects to be faster]",
+)
 @click.option("--name", metavar="TEXT", help="The model's name in the manifest.  [default: from the checkpoint]")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--dry-run", is_flag=True, help="Print the estimate and stop.")

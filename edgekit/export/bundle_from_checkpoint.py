@@ -96,7 +96,7 @@ def bundle_from_checkpoint(
             draft.manifest["draft"] = write_draft(heads, checkpoint, model, options, draft.path, progress)
         progress.stage("hash")
         draft.manifest.update(_manifest(checkpoint, options, traced, structure, max_context, tokenizer))
-        draft.manifest["rules"] = {name: outcome.to_dict() for name, outcome in rules.items()}
+        draft.manifest["rules"] = layers.of_bases() | {name: outcome.to_dict() for name, outcome in rules.items()}
         draft.manifest["quantization"] = quantized.record() if quantized is not None else None
         draft.manifest["recipe"] = recipe
         if heads is not None:

@@ -16,10 +16,12 @@ from edgekit.compress.quantizer import QuantizedModel
 from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.operator import operator_inputs
 from edgekit.compress.saten.pieces import Base
-from edgekit.contract import FORM_JETPACK6
+from edgekit.contract import FORM_JETPACK6, FORM_ORT
 from edgekit.errors import ExportError
-from edgekit.export.options import BLOCK_SIZES, TENSORRT_BLOCK_SIZES, ExportOptions
+from edgekit.export.base_choice import why_products
+from edgekit.export.options import BASE_AUTO, BLOCK_SIZES, TENSORRT_BLOCK_SIZES, ExportOptions
 from edgekit.layers.compressed_linear import CompressedLinear
+from edgekit.rewrite.rule import Outcome, Refusal
 from edgekit.rewrite.weights import Array, Weight
 
 #: Bits of codes that products read; others are widened to the next, which changes no value.
@@ -39,13 +41,15 @@ class CompressedLayers:
     """The compressed matrices of a checkpoint; none for other checkpoints.
 
     Attributes:
-        bases: names of matrices that have a base.
-        corrections: weight -> what is added to its base, or stands for it.
+        bases: names of matrices whose base is a product's.
+        corrections: weight -> the operator that multiplies by all else of it, or by all of it.
+        choices: how many bases of layers are read by the operator, and why others are not.
     """
 
     checkpoint: CompressedCheckpoint | None = None
     bases: frozenset[str] = frozenset()
     corrections: dict[str, Correction] = field(default_factory=dict)
+    choices: Outcome = field(default_factory=Outcome)
 
     @property
     def names(self) -> set[str]:
@@ -56,6 +60,11 @@ class CompressedLayers:
     def without_base(self) -> int:
         """How many matrices are no constant of a product."""
         return len(self.corrections.keys() - self.bases)
+
+    def of_bases(self) -> dict[str, dict[str, Any]]:
+        """For the manifest, beside the rules: how many bases the operator reads, and why others are products."""
+        made = self.choices.fired or self.choices.refused
+        return {"base_in_operator": self.choices.to_dict()} if made else {}
 
     def place(self, model: nn.Module) -> None:
         """Put a `CompressedLinear` where a matrix has a correction."""
@@ -95,7 +104,7 @@ class CompressedLayers:
                 raise ExportError(
                     "codes of a compressed checkpoint are exported as codes",
                     f"--dtype {options.dtype} was asked for, and {len(fitted)} matrices have a base of few bits",
-                    "give --dtype int8: it says how everything else is stored",
+                    "give --dtype int8, which says how everything else is stored, or in the ort form --base operator",
                 )
             return
         if fitted and options.form == FORM_JETPACK6:
@@ -132,7 +141,7 @@ class CompressedLayers:
 
     def _operand(self, name: str, operand: str) -> Any:
         def load() -> Array:
-            array: Array = operator_inputs(self._matrix(name))[1][operand]
+            array: Array = operator_inputs(self._matrix(name), base=name not in self.bases)[1][operand]
             return array
 
         return load
@@ -146,22 +155,35 @@ def compressed_layers(checkpoint: Checkpoint, options: ExportOptions) -> Compres
     per output there, and are rounded anew.
 
     Raises:
-        ExportError: a matrix that no operator multiplies by as it is stored.
+        ExportError: a matrix that no operator multiplies by as it is stored, or a choice for bases that are not there.
     """
     if not isinstance(checkpoint, CompressedCheckpoint):
+        if options.base != BASE_AUTO:
+            raise ExportError(
+                "--base says what multiplies by a compressed checkpoint's codes",
+                f"{checkpoint.path} is not compressed",
+                "leave it out, or compress the checkpoint first: edgekit compress",
+            )
         return CompressedLayers()
-    bases, corrections = set(), {}
+    bases, corrections, choices = set(), {}, Outcome()
     for name, record in checkpoint.records.items():
         kinds = {piece["kind"] for piece in record["pieces"]}
         if options.for_tensorrt and layer_of(name) is None:
             continue
-        if Base.KIND in kinds:
+        own = Base.KIND in kinds
+        if own and layer_of(name) is not None and options.form == FORM_ORT:
+            reason = why_products(checkpoint.matrix(name), options)
+            own = reason is not None
+            choices.fired += not own
+            if reason is not None:
+                choices.refused.append(Refusal(name, reason))
+        if own:
             bases.add(name)
-        if kinds - {Base.KIND}:
-            attributes, operands = operator_inputs(checkpoint.matrix(name))
+        if not own or kinds - {Base.KIND}:
+            attributes, operands = operator_inputs(checkpoint.matrix(name), base=not own)
             shapes = {operand: (array.shape, array.dtype.name) for operand, array in operands.items()}
             corrections[name] = Correction(dict(attributes), shapes)
-    return CompressedLayers(checkpoint, frozenset(bases), corrections)
+    return CompressedLayers(checkpoint, frozenset(bases), corrections, choices)
 
 
 def _parts(correction: Correction) -> tuple[dict[str, Any], dict[str, tuple[tuple[int, ...], str]]]:

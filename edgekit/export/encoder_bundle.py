@@ -94,7 +94,7 @@ def encoder_bundle(
         write_json(draft.path / "config.json", checkpoint.config)
         progress.stage("hash")
         draft.manifest.update(_manifest(checkpoint, options, model, pooling, max_tokens, traced, structure))
-        draft.manifest["rules"] = {name: outcome.to_dict() for name, outcome in rules.items()}
+        draft.manifest["rules"] = layers.of_bases() | {name: outcome.to_dict() for name, outcome in rules.items()}
         draft.manifest["quantization"] = quantized.record() if quantized is not None else None
         draft.manifest["recipe"] = recipe
     return destination

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgekit.contract import FORM_JETPACK6, FORM_TENSORRT
+from edgekit.contract import FORM_JETPACK6, FORM_ORT, FORM_TENSORRT
 
 _QUANTIZED = frozenset({"block_size", "carry_over"})
 _CALIBRATED = _QUANTIZED | {"allowed_cost", "keep_8bit", "calibration_sequences", "calibration_length"}
@@ -23,4 +23,7 @@ def idle_options(dtype: str, given: Iterable[str], form: str = "") -> list[str]:
     used = USED[dtype]
     if form in (FORM_TENSORRT, FORM_JETPACK6):
         used -= _IDLE_FOR_TENSORRT.get(dtype, frozenset())
-    return sorted((_CALIBRATED - used) & set(given))
+    idle = _CALIBRATED - used
+    if form not in ("", FORM_ORT):
+        idle |= {"base"}
+    return sorted(idle & set(given))

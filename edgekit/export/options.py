@@ -8,6 +8,9 @@ from edgekit.compress.quantizer import ALLOWED_COST, KEEP_8BIT, QuantizationSett
 from edgekit.contract import FORM_JETPACK6, FORM_ORT, FORM_TENSORRT, FORMS
 from edgekit.errors import ExportError
 
+#: What multiplies by a compressed matrix's base in the ort form; see `edgekit.export.base_choice`.
+BASE_AUTO, BASE_OPERATOR, BASE_PRODUCTS = "auto", "operator", "products"
+BASES = (BASE_AUTO, BASE_OPERATOR, BASE_PRODUCTS)
 DTYPES = ("fp32", "fp16", "int8", "int4")
 BLOCK_SIZES = (16, 32, 64, 128)
 #: Of INT4 weights in TensorRT:
@@ -30,6 +33,9 @@ class ExportOptions:
         max_context: longest context in tokens; None for the model's own, at most DEFAULT_MAX_CONTEXT.
         block_size: weights per scale; None for 32, and 64 in the forms for TensorRT.
         allowed_cost, keep_8bit, carry_over, calibration_sequences, calibration_length: see `QuantizationSettings`.
+        base: what multiplies by the bases of a compressed checkpoint in the ort form: "operator" (TTSparseLinear, from
+            the stored bytes), "products" (MatMulNBits, which stock ONNX Runtime has), or "auto" for what the cost model
+            expects to be faster.
         name: the model's name in the manifest; None for the checkpoint's.
         draft: a file of draft heads for the bundle to draft with; None for none.
         draft_components: how many of their components are computed, 1 to r; None for the default, see
@@ -45,6 +51,7 @@ class ExportOptions:
     carry_over: bool = True
     calibration_sequences: int = QuantizationSettings.sequences
     calibration_length: int = QuantizationSettings.length
+    base: str = BASE_AUTO
     name: str | None = None
     draft: str | None = None
     draft_components: int | None = None
@@ -54,6 +61,7 @@ class ExportOptions:
         for field, value, known in (
             ("dtype", self.dtype, DTYPES),
             ("form", self.form, FORMS),
+            ("base", self.base, BASES),
             ("block_size", self.block, TENSORRT_BLOCK_SIZES if self.for_tensorrt else BLOCK_SIZES),
         ):
             if value not in known:

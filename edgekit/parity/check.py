@@ -17,13 +17,14 @@ from edgekit.draft.head_file import DraftFile
 from edgekit.errors import BundleError, PromptError
 from edgekit.models.registry import model_from_checkpoint
 from edgekit.parity.compare import Floats, agreement, divergence
+from edgekit.parity.corrections import OPERATOR
 from edgekit.parity.dequantized import DequantizedWeights, stored_matrices
 from edgekit.parity.draft import draft_comparison
 from edgekit.parity.observe import Comparison, Observation, observe
 from edgekit.parity.origin import heads_of
 from edgekit.parity.prompts import shipped_prompts
 from edgekit.parity.report import Agreement, ParityReport, WeightCheck
-from edgekit.parity.tapped import TappedSession
+from edgekit.parity.tapped import EXACT_INPUT_BITS, TappedSession
 from edgekit.parity.tolerance import GRAPH, MODEL
 from edgekit.parity.torch_session import TorchSession, greedy
 from edgekit.parity.weights import weight_check
@@ -164,8 +165,9 @@ def checked_weights(
 
 def _tolerance_of(dtype: str, activations: str, weights: DequantizedWeights) -> str:
     """The dtype by whose tolerance a bundle's choices are judged: its own, unless a compressed checkpoint's factors are
-    multiplied by activations of 8 bits, or were multiplied together in float16."""
-    if dtype in _QUANTIZED or not (weights.as_compressed and (activations == "int8" or weights.contracted)):
+    multiplied by activations of 8 or 16 bits, or were multiplied together in float16."""
+    rounds = activations in ("int8", "int16")
+    if dtype in _QUANTIZED or not (weights.as_compressed and (rounds or weights.contracted)):
         return dtype
     return "int8" if activations == "int8" else "fp16"
 
@@ -214,12 +216,15 @@ class Choices:
 
 
 def activations_of(graph: onnx.ModelProto, dtype: str) -> str:
-    """What matrix products read their activations in when the bundle runs: "int8", "float16" or "float32".
+    """What matrix products read their activations in when the bundle runs: "int8", "int16", "float16" or
+    "float32".
 
     ONNX Runtime makes products of 8-bit activations of DequantizeLinear and MatMul too, unless told otherwise.
     """
     if any(_rounds_activations(node) for node in graph.graph.node):
         return "int8"
+    if any(_rounds_to_16_bits(node) for node in graph.graph.node) and not _is_half(graph, dtype):
+        return "int16"
     return "float16" if _is_half(graph, dtype) else "float32"
 
 
@@ -236,6 +241,11 @@ def _is_half(graph: onnx.ModelProto, dtype: str) -> bool:
 def _rounds_activations(node: onnx.NodeProto) -> bool:
     levels = (attribute.i for attribute in node.attribute if attribute.name == "accuracy_level")
     return node.op_type == "DequantizeLinear" or (node.op_type == "MatMulNBits" and 4 in levels)
+
+
+def _rounds_to_16_bits(node: onnx.NodeProto) -> bool:
+    values = {attribute.name: attribute.i for attribute in node.attribute}
+    return node.op_type == OPERATOR and values.get("base_bits", 0) > 0 and values.get("input_bits") != EXACT_INPUT_BITS
 
 
 def _encoded(bundle: Bundle, prompts: Sequence[str], tokens: int) -> list[list[int]]:

@@ -6,6 +6,7 @@ Read by the operator's definition (`edgekit inspect op TTSparseLinear`), indepen
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ import onnx
 from edgekit import contract
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import BundleError
+from edgekit.parity.packed import parts_of, weights_of
 
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
 
 OPERATOR = "TTSparseLinear"
+#: Of a base: outputs of a tile, inputs of a chunk.
+_TILE, _CHUNK = 16, 32
 #: Of the attribute "residual".
 _COLUMNS, _BITMAP, _GROUPS = 1, 2, 3
 _GROUP = 4
@@ -30,11 +34,24 @@ LEFT, RIGHT = "a_t", "b_numbers"
 SIGNED = (".a_signed", ".b_signed")
 
 
-def stored_corrections(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint) -> dict[str, Callable[[], Floats]]:
-    """Weight of the checkpoint -> what makes the matrix [out, in] of its operator.
+@dataclass(frozen=True)
+class Correction:
+    """What an operator multiplies by, or adds to another product.
+
+    Attributes:
+        load: makes the float32 matrix [out, in].
+        base_bits: of the codes that are a part of it; 0 for none.
+    """
+
+    load: Callable[[], Floats]
+    base_bits: int = 0
+
+
+def stored_corrections(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint) -> dict[str, Correction]:
+    """Weight of the checkpoint -> the matrix of its operator, or the rows that are its own.
 
     Args:
-        checkpoint: tells how many inputs a matrix has.
+        checkpoint: tells the sizes of its matrices.
 
     Raises:
         BundleError: a node whose operands are not constants, or of no matrix of the checkpoint.
@@ -51,18 +68,28 @@ def stored_corrections(model: onnx.ModelProto, folder: Path, checkpoint: Checkpo
                     f"{OPERATOR} {node.name!r} has operands that are no constants",
                     "export the bundle again with this version of edgekit",
                 )
-            weight = f"{names[0].rpartition('.')[0]}.weight"
-            if weight not in known:
-                raise BundleError(
-                    "a bundle is compared with the checkpoint that it was made from",
-                    f"{checkpoint.path} has no weight {weight}",
-                    "give the right one with --against CHECKPOINT",
-                )
-            found[weight] = _reader(node, constants, folder, checkpoint.spec(weight).shape[1])
+            scope = names[0].rpartition(".")[0]
+            weights = weights_of(scope)
+            for weight in weights:
+                if weight not in known:
+                    raise BundleError(
+                        "a bundle is compared with the checkpoint that it was made from",
+                        f"{checkpoint.path} has no weight {weight}",
+                        "give the right one with --against CHECKPOINT",
+                    )
+            attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+            inputs = checkpoint.spec(weights[0]).shape[1]
+            load = _reader(node, attributes, constants, folder, inputs)
+            for weight, rows, _ in parts_of(scope, (attributes["out_features"], inputs), checkpoint, node):
+                found[weight] = Correction(_rows(load, rows), int(attributes.get("base_bits", 0)))
     return {**found, **_products(constants, folder)}
 
 
-def _products(constants: dict[str, onnx.TensorProto], folder: Path) -> dict[str, Callable[[], Floats]]:
+def _rows(load: Callable[[], Floats], rows: slice) -> Callable[[], Floats]:
+    return lambda: load()[rows]
+
+
+def _products(constants: dict[str, onnx.TensorProto], folder: Path) -> dict[str, Correction]:
     """Of pairs in plain numbers that forms without the operator multiply by: x, a transposed, b."""
     scopes = [name.removesuffix(f".{LEFT}") for name in constants if name.endswith(f".{LEFT}")]
 
@@ -75,7 +102,7 @@ def _products(constants: dict[str, onnx.TensorProto], folder: Path) -> dict[str,
 
         return load
 
-    return {f"{scope}.weight": reader(scope) for scope in scopes}
+    return {f"{scope}.weight": Correction(reader(scope)) for scope in scopes}
 
 
 def rounded_corrections(model: onnx.ModelProto) -> set[str]:
@@ -86,9 +113,12 @@ def rounded_corrections(model: onnx.ModelProto) -> set[str]:
 
 
 def _reader(
-    node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], folder: Path, inputs: int
+    node: onnx.NodeProto,
+    attributes: dict[str, Any],
+    constants: dict[str, onnx.TensorProto],
+    folder: Path,
+    inputs: int,
 ) -> Callable[[], Floats]:
-    attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     # Operands are named after themselves behind their module: "model.layers.0.mlp.up_proj.a_scales".
     operands = {name.rpartition(".")[2]: constants[name] for name in node.input[1:]}
 
@@ -102,6 +132,8 @@ def _reader(
 def _matrix(attributes: dict[str, Any], arrays: dict[str, Array], inputs: int) -> Floats:
     outputs = int(attributes["out_features"])
     dense = np.zeros((outputs, inputs), np.float32)
+    if attributes.get("base_bits"):
+        dense += _base(attributes, arrays, outputs, inputs)
     if attributes["low_rank"]:
         rank = int(attributes["rank"])
         a = _numbers(arrays, "a", attributes, "factor", rank * inputs).reshape(rank, inputs)
@@ -112,6 +144,33 @@ def _matrix(attributes: dict[str, Any], arrays: dict[str, Array], inputs: int) -
         values = _numbers(arrays, "values", attributes, "value", count)
         dense.reshape(-1)[_places(attributes, arrays, count, outputs, inputs)] += values
     return dense
+
+
+def _base(attributes: dict[str, Any], arrays: dict[str, Array], outputs: int, inputs: int) -> Floats:
+    """scale (code - zero point), out of whole tiles and blocks."""
+    bits, block = int(attributes["base_bits"]), int(attributes["base_block"])
+    tiles, blocks = -(-outputs // _TILE), -(-inputs // block)
+    stored = arrays["base"].astype("<i4").view(np.uint8).reshape(tiles, -1, bits, _TILE, 4).astype(np.int64)
+    codes = np.empty((tiles, _TILE, stored.shape[1], _CHUNK), np.int64)
+    for place in range(_CHUNK):
+        group, byte = divmod(place, 4)
+        if bits == 3 and group >= 6:
+            found = stored[:, :, group - 6, :, byte] >> 6 | (stored[:, :, 2, :, byte] >> group & 1) << 2
+        else:
+            word, field = divmod(group, 8 // bits)
+            found = stored[:, :, word, :, byte] >> bits * field & (2**bits - 1)
+        codes[..., place] = found.transpose(0, 2, 1)
+    zeros = np.full((tiles, blocks, _TILE), 2 ** (bits - 1))
+    if attributes["zero_points"]:
+        planes = arrays["base_zeros"].astype("<i4").view("<u2")[: tiles * blocks * bits].reshape(tiles, blocks, bits)
+        each = planes[..., None] >> np.arange(_TILE) & 1
+        zeros = (each << np.arange(bits)[:, None]).sum(2)
+    scales = arrays["base_scales"].astype(np.float32).reshape(tiles, blocks, _TILE)
+    by_row = (numbers.transpose(0, 2, 1).reshape(-1, blocks, 1) for numbers in (zeros, scales))
+    points, factors = by_row
+    values = (codes.reshape(len(points), blocks, block) - points).astype(np.float32) * factors
+    matrix: Floats = values.reshape(len(values), -1)[:outputs, :inputs]
+    return matrix
 
 
 def _numbers(arrays: dict[str, Array], name: str, attributes: dict[str, Any], what: str, count: int) -> Floats:

@@ -6,7 +6,7 @@ com.microsoft MatMulNBits and GatherBlockQuantized (onnxruntime/docs/ContribOper
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,9 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.checkpoint.compressed import CompressedCheckpoint
 from edgekit.errors import BundleError
 from edgekit.parity.corrections import SIGNED, rounded_corrections, stored_corrections
+from edgekit.parity.packed import EMBEDDING, HEAD, parts_of, unreadable
 
 Floats = npt.NDArray[np.float32]
-
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-
-#: Products of several projections of one input, and the projections whose rows lie one after another in them. Other
-#: packed products join the names of theirs by "+".
-PACKED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 #: Operators that multiply integers in ways that are not read here: their weights must not be taken for exact ones.
 UNREADABLE = {
@@ -119,14 +114,14 @@ def stored_matrices(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint
     found: dict[str, StoredMatrix] = {}
     for node in model.graph.node:
         if node.op_type in UNREADABLE:
-            raise _unreadable(node, f"parity does not read {node.op_type}")
+            raise unreadable(node, f"parity does not read {node.op_type}")
         read = readers.get(node.op_type)
         if read is None or node.input[0 if node.op_type != "MatMulNBits" else 1] not in constants:
             continue
         if node.input[0].endswith(SIGNED):
             continue  # codes of factors, which are not a weight's own
         name, matrix, shape = read(node, constants, folder)
-        for part, rows, columns in _parts(name, shape, checkpoint, node):
+        for part, rows, columns in parts_of(name, shape, checkpoint, node):
             if part not in found:
                 found[part] = StoredMatrix(matrix.bits, _part_of(matrix.load, rows, columns), matrix.per_output)
     own = checkpoint.records if isinstance(checkpoint, CompressedCheckpoint) else {}
@@ -142,7 +137,8 @@ def stored_matrices(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint
         found.pop(name, None)
     for name, correction in corrections.items():
         base = found.get(name)
-        found[name] = StoredMatrix(base.bits if base else 16, _sum(base.load if base else None, correction))
+        bits = base.bits if base else correction.base_bits or 16
+        found[name] = StoredMatrix(bits, _sum(base.load if base else None, correction.load))
     return {
         name: replace(matrix, as_compressed=name in own, contracted=_has_train(own.get(name)) or name in rounded)
         for name, matrix in found.items()
@@ -155,28 +151,6 @@ def _has_train(record: dict[str, Any] | None) -> bool:
 
 def _sum(base: Callable[[], Floats] | None, correction: Callable[[], Floats]) -> Callable[[], Floats]:
     return correction if base is None else lambda: base() + correction()
-
-
-def _parts(
-    name: str, shape: tuple[int, int], checkpoint: Checkpoint, node: onnx.NodeProto
-) -> Iterator[tuple[str, slice, int]]:
-    """(checkpoint name, rows, inputs) of each weight in the stored matrix [rows, columns] of module `name`."""
-    scope, dot, last = name.rpartition(".")
-    names = [f"{scope}{dot}{part}.weight" for part in PACKED.get(last, last.split("+"))]
-    known = set(checkpoint.names())
-    start = 0
-    for part in names:
-        original = EMBEDDING if part == HEAD and HEAD not in known else part
-        if original not in known:
-            raise _unreadable(node, f"the checkpoint has no weight {original}")
-        outputs, inputs = checkpoint.spec(original).shape
-        sums = shape[1] - inputs
-        if sums < 0 or (sums and inputs % sums):
-            raise _unreadable(node, f"it has {shape[1]} columns, {part} has {inputs}")
-        yield part, slice(start, start + outputs), inputs
-        start += outputs
-    if start != shape[0]:
-        raise _unreadable(node, f"it has {shape[0]} rows, {', '.join(names)} together {start}")
 
 
 def _part_of(load: Callable[[], Floats], rows: slice, inputs: int) -> Callable[[], Floats]:
@@ -203,7 +177,7 @@ def _matmul_nbits(
     rows, columns, bits, block = (int(attributes[key]) for key in ("N", "K", "bits", "block_size"))
     blocks = -(-columns // block)
     if len(node.input) > 4 and node.input[4]:
-        raise _unreadable(node, "its columns are permuted by a g_idx")
+        raise unreadable(node, "its columns are permuted by a g_idx")
 
     def load() -> Floats:
         codes = unpacked(_array(constants[node.input[1]], folder).reshape(rows, -1), bits)
@@ -233,7 +207,7 @@ def _gather(
     block, rank = int(attributes.get("block_size", 128)), len(data.dims)
     axis = int(attributes.get("quantize_axis", 1)) % rank
     if int(attributes.get("gather_axis", 0)) != 0 or rank != 2 or axis != 1:
-        raise _unreadable(node, "only tables [rows, columns] with blocks along the columns are read")
+        raise unreadable(node, "only tables [rows, columns] with blocks along the columns are read")
     rows = int(data.dims[0])
 
     def load() -> Floats:
@@ -265,7 +239,7 @@ def _dequantize_linear(
     attributes = _attributes(node)
     data = constants[node.input[0]]
     if len(data.dims) != 2:
-        raise _unreadable(node, f"its constant has {len(data.dims)} axes")
+        raise unreadable(node, f"its constant has {len(data.dims)} axes")
     axis, block = int(attributes.get("axis", 1)) % 2, int(attributes.get("block_size", 0))
     transposed = axis == 0 if block else axis == 1
     bits = 4 if data.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4) else 8
@@ -313,11 +287,3 @@ def _floats(tensor: onnx.TensorProto, folder: Path) -> Floats:
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-
-
-def _unreadable(node: onnx.NodeProto, reason: str) -> BundleError:
-    return BundleError(
-        "parity must be able to read every quantised weight of a bundle",
-        f"{node.op_type} {node.name!r}: {reason}",
-        "export the bundle again with this version of edgekit",
-    )

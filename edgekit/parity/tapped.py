@@ -1,9 +1,9 @@
 """A bundle's graph with its residual stream as additional outputs.
 
 The structure is changed in memory only, and the weights stay in the bundle's files. Kernels that would round
-activations to 8 bits are told not to, so that what differs from PyTorch is the graph and not the rounding. A shared
-cache is poisoned with NaN beyond the tokens that were written, so that a read of memory that is not theirs cannot go
-unnoticed.
+activations to 8 or 16 bits are told not to, so that what differs from PyTorch is the graph and not the rounding. A
+shared cache is poisoned with NaN beyond the tokens that were written, so that a read of memory that is not theirs
+cannot go unnoticed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import onnx
 from edgekit import contract
 from edgekit.bundle import Bundle
 from edgekit.errors import BundleError
+from edgekit.parity.corrections import OPERATOR
 from edgekit.runtime.operators import NO_OPERATORS, OperatorSupport, support_for
 from edgekit.runtime.ort_engine import ort_errors, ort_signature
 from edgekit.runtime.session import Features, Logits, Tokens
@@ -25,6 +26,8 @@ from edgekit.runtime.threads import default_threads
 
 #: accuracy_level of MatMulNBits for products in float32, see onnxruntime/docs/ContribOperators.md.
 ACCURACY_FLOAT32 = 1
+#: input_bits of edgekit::TTSparseLinear for the same.
+EXACT_INPUT_BITS = 24
 
 _DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -146,6 +149,8 @@ def tapped_inference(bundle: Bundle, taps: list[str], threads: int, support: Ope
         for attribute in node.attribute:
             if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level":
                 attribute.i = ACCURACY_FLOAT32
+            if node.op_type == OPERATOR and attribute.name == "input_bits":
+                attribute.i = EXACT_INPUT_BITS
     options = onnxruntime.SessionOptions()
     # The same for products that ONNX Runtime makes of DequantizeLinear and MatMul.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(ACCURACY_FLOAT32))

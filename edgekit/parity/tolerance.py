@@ -51,16 +51,19 @@ class GraphTolerance:
 
 
 _COARSE = Tolerance(cosine=0.8, relative_error=0.1)
+_FINE = Tolerance(cosine=0.999_9, relative_error=3e-3)
 _EXACT = Tolerance(cosine=0.999_999, relative_error=1e-4)
 
 #: By the element type that matrix products read their activations in; with the same weights on both sides.
 #: float32: both sides round differently, nothing more. float16: 11 bits in every activation. int8: kernels round
 #: the activations of each block of a matrix product to 8 bits (MatMulNBits with accuracy_level 4); on SmolLM2-135M
 #: that makes relative errors of 0.035 in logits and 0.05 in caches, and a cosine of 0.95 at the worst position. It is
-#: loose because the same graph without that rounding is held to float32.
+#: loose because the same graph without that rounding is held to float32. int16: the base of edgekit::TTSparseLinear is
+#: multiplied by activations of 16 bits, 256 times finer.
 GRAPH = {
     "float32": GraphTolerance(_EXACT, _EXACT, Tolerance(0.999_999, 1e-4, max_abs_error=1e-3)),
     "float16": GraphTolerance(Tolerance(0.999, 0.03), Tolerance(0.999, 0.03), Tolerance(0.999, 0.03)),
+    "int16": GraphTolerance(_FINE, _FINE, _FINE),
     "int8": GraphTolerance(_COARSE, _COARSE, _COARSE),
 }
 

@@ -31,6 +31,7 @@ ORT = [
     "pack_qkv",
     "pack_gate_up",
     "pack_factors",
+    "stack_bases",
     "fuse_skip_norm",
     "fuse_norm",
     "quantize_linear",

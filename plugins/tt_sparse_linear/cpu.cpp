@@ -32,7 +32,8 @@ class TTSparseLinear {
         factor_block_(block(attributes, "factor_block")),
         value_block_(block(attributes, "value_block")),
         kept_(choice(attributes, "group_kept", {1, 2, 3, 4})),
-        base_block_(size(attributes, "base_block", 1)) {
+        base_block_(size(attributes, "base_block", 1)),
+        input_bits_(choice(attributes, "input_bits", {24, 16})) {
     if (!low_rank_ && !residual_ && !base_bits_)
       throw ort::Refusal("there must be a base, a pair or a residual", "all are absent");
     if (low_rank_ != (rank_ > 0))
@@ -78,6 +79,7 @@ class TTSparseLinear {
       p.values = numbers(context, axes, Input::kValues, Input::kValueScales, value_bits_, value_block_, entries_);
     }
     if (base_bits_) p.base = base(context, axes, p.inputs);
+    p.digits = input_bits_ / 8;
     if (bias_) p.bias = input<T>(context, axes, Input::kBias);
     const std::int64_t tokens = static_cast<std::int64_t>(axes["B"]) * axes["S"];
     if (tokens > std::numeric_limits<std::int32_t>::max())
@@ -179,7 +181,7 @@ class TTSparseLinear {
   bool low_rank_, bias_;
   int out_features_, rank_, entries_, residual_, factor_bits_, value_bits_, base_bits_;
   bool zero_points_;
-  int factor_block_, value_block_, kept_, base_block_;
+  int factor_block_, value_block_, kept_, base_block_, input_bits_;
 };
 
 EDGEKIT_ORT_OPERATOR(TTSparseLinear)

@@ -1,5 +1,5 @@
-// Products with a base of 2, 3 or 4 bits. Tokens are rounded to integers of 16 bits, block by block, whose bytes are
-// multiplied by the codes: sums over a block are exact, and a scale is applied to each.
+// Products with a base of 2, 3 or 4 bits. Tokens are rounded to integers of 16 or 24 bits, block by block, whose bytes
+// are multiplied by the codes: sums over a block are exact, and a scale is applied to each.
 #pragma once
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "cpu_base_lanes.h"
 #include "cpu_numbers.h"
@@ -29,19 +30,20 @@ struct Base {
   std::size_t tile_bytes() const { return padded() / kChunk * bits * kTile * 4; }
 };
 
-// Some tokens as integers: x = scale (256 upper + lower), digits from -128 to 127, of which 32 inputs' lie together.
+// Some tokens as integers: x = scale sum_d 256^d digit_d, digits from -128 to 127, of which 32 inputs' lie together.
 // Where an input is not finite, its block's scale is NaN.
-constexpr int kDigits = 2;
 struct Rounded {
+  int digits = 2;                // 2, or 3: as exact as sums in float32 are
   int stride = 0;                // bytes of a token
-  std::int8_t* bytes = nullptr;  // [tokens][chunk][lower, upper][kChunk]
+  std::int8_t* bytes = nullptr;  // [tokens][chunk][digit][kChunk]
   float* scales = nullptr;       // [tokens][blocks]
-  std::int32_t* sums = nullptr;  // [tokens][blocks][lower, upper]: the negated sum of a block's digits
+  std::int32_t* sums = nullptr;  // [tokens][blocks][digit]: the negated sum of a block's digits
 };
 
 namespace detail {
 
 // Digits of a block.
+template <int Digits>
 inline void round_block(const float* x, int block, std::int8_t* bytes, float* scale, std::int32_t* sums) {
   std::uint32_t most = 0;
   for (int k = 0; k < block; ++k) {
@@ -52,30 +54,35 @@ inline void round_block(const float* x, int block, std::int8_t* bytes, float* sc
   float largest;
   std::memcpy(&largest, &most, 4);
   if (most == 0 || most >= 0x7f800000u) {
-    std::memset(bytes, 0, static_cast<unsigned>(block) * kDigits);
+    std::memset(bytes, 0, static_cast<unsigned>(block) * Digits);
     *scale = most ? NAN : 0.0f;
-    sums[0] = sums[1] = 0;
+    std::fill(sums, sums + Digits, 0);
     return;
   }
   // A little less than the digits hold, so that rounding does not exceed it; 1e37: no scale becomes subnormal.
-  const float factor = std::min(32600.0f / largest, 1e37f);
+  const float factor = std::min((Digits == 3 ? 8355000.0f : 32600.0f) / largest, 1e37f);
   *scale = 1.0f / factor;
-  lanes::Ints all_whole = lanes::all(0), all_upper = all_whole;
-  for (int first = 0; first < block; first += kChunk, bytes += kDigits * kChunk) {
+  lanes::Ints totals[Digits];
+  for (int d = 0; d < Digits; ++d) totals[d] = lanes::all(0);
+  for (int first = 0; first < block; first += kChunk, bytes += Digits * kChunk) {
     for (int k = 0; k < kChunk; k += lanes::kCount) {
-      const lanes::Ints whole = lanes::whole(lanes::times(lanes::load(x + first + k), lanes::all(factor)));
-      const lanes::Ints upper = lanes::digits(whole, bytes + k);
-      lanes::digits(upper, bytes + kChunk + k);
-      all_whole = lanes::add(all_whole, whole);
-      all_upper = lanes::add(all_upper, upper);
+      lanes::Ints left = lanes::whole(lanes::times(lanes::load(x + first + k), lanes::all(factor)));
+      for (int d = 0; d < Digits; ++d) {
+        totals[d] = lanes::add(totals[d], left);
+        left = lanes::digits(left, bytes + d * kChunk + k);
+      }
     }
   }
-  sums[1] = -lanes::sum(all_upper);
-  sums[0] = -lanes::sum(all_whole) - 256 * sums[1];
+  std::int32_t upper = 0;
+  for (int d = Digits; d-- > 0;) {
+    const std::int32_t total = -lanes::sum(totals[d]);
+    sums[d] = total - 256 * upper;
+    upper = total;
+  }
 }
 
 // sums[m][o] += of outputs `lane` of `Tiles` tiles from `tile` on, for tokens first to first + Tokens - 1.
-template <int Bits, int Tokens, int Tiles>
+template <int Bits, int Digits, int Tokens, int Tiles>
 inline void base_tiles(const Base& base, const Rounded& x, int tile, int lane, int first, float* sums,
                        std::ptrdiff_t step) {
   using namespace lanes;
@@ -92,20 +99,20 @@ inline void base_tiles(const Base& base, const Rounded& x, int tile, int lane, i
   }
   const std::int8_t* digits = x.bytes + static_cast<std::ptrdiff_t>(first) * x.stride;
   const float* of_block = x.scales + static_cast<std::ptrdiff_t>(first) * blocks;
-  const std::int32_t* totals = x.sums + static_cast<std::ptrdiff_t>(first) * blocks * kDigits;
+  const std::int32_t* totals = x.sums + static_cast<std::ptrdiff_t>(first) * blocks * Digits;
   Floats found[Tokens][Tiles];
   for (int m = 0; m < Tokens; ++m)
     for (int i = 0; i < Tiles; ++i) found[m][i] = load(sums + m * step + i * kTile);
   for (int b = 0; b < blocks; ++b) {
-    Ints inner[Tokens][Tiles][kDigits];
+    Ints inner[Tokens][Tiles][Digits];
     for (int i = 0; i < Tiles; ++i) {
       const Ints zero = base.zeros ? planes<Bits>(zeros[i], lane) : all(1 << (Bits - 1));
       zeros[i] += base.zeros ? Bits : 0;
       for (int m = 0; m < Tokens; ++m)
-        for (int d = 0; d < kDigits; ++d)
-          inner[m][i][d] = times(zero, all(totals[(static_cast<std::ptrdiff_t>(m) * blocks + b) * kDigits + d]));
+        for (int d = 0; d < Digits; ++d)
+          inner[m][i][d] = times(zero, all(totals[(static_cast<std::ptrdiff_t>(m) * blocks + b) * Digits + d]));
     }
-    for (int c = 0; c < chunks; ++c, digits += kDigits * kChunk) {
+    for (int c = 0; c < chunks; ++c, digits += Digits * kChunk) {
       Ints codes[Tiles][8];
 #pragma GCC unroll 4
       for (int i = 0; i < Tiles; ++i, words[i - 1] += Bits * word) unpack<Bits>(words[i], word, codes[i]);
@@ -113,8 +120,8 @@ inline void base_tiles(const Base& base, const Rounded& x, int tile, int lane, i
       for (int g = 0; g < 8; ++g)
 #pragma GCC unroll 8
         for (int m = 0; m < Tokens; ++m)
-#pragma GCC unroll 2
-          for (int d = 0; d < kDigits; ++d) {
+#pragma GCC unroll 3
+          for (int d = 0; d < Digits; ++d) {
             std::int32_t four;
             std::memcpy(&four, digits + static_cast<std::ptrdiff_t>(m) * x.stride + d * kChunk + 4 * g, 4);
             const Ints of_all = all(four);
@@ -125,7 +132,9 @@ inline void base_tiles(const Base& base, const Rounded& x, int tile, int lane, i
     for (int i = 0; i < Tiles; ++i, scales[i - 1] += kTile) {
       const Floats scale = half(scales[i]);
       for (int m = 0; m < Tokens; ++m) {
-        const Floats sum = real(add(times_256(inner[m][i][1]), inner[m][i][0]));  // below 2^26
+        // The upper two digits stay below 2^26; the lowest of three is as small as what their conversion may lose.
+        Floats sum = real(add(times_256(inner[m][i][Digits - 1]), inner[m][i][Digits - 2]));
+        if constexpr (Digits == 3) sum = fused(sum, all(256.0f), real(inner[m][i][0]));
         found[m][i] = fused(times(scale, all(of_block[static_cast<std::ptrdiff_t>(m) * blocks + b])), sum, found[m][i]);
       }
     }
@@ -135,7 +144,7 @@ inline void base_tiles(const Base& base, const Rounded& x, int tile, int lane, i
 }
 
 // The same for all tokens and tiles: many registers hold the sums of more at once.
-template <int Bits>
+template <int Bits, int Digits>
 inline void base_outputs(const Base& base, const Rounded& x, int tokens, int tile, int tiles, float* sums,
                          std::ptrdiff_t step) {
   constexpr bool many = simd::kRegisters >= 32;
@@ -147,18 +156,18 @@ inline void base_outputs(const Base& base, const Rounded& x, int tokens, int til
       if constexpr (many) {
         for (; m + 4 <= tokens; m += 4)
           for (int k = 0; k < pair; ++k)
-            base_tiles<Bits, 4, 1>(base, x, tile + i + k, lane, m, to + m * step + k * kTile, step);
+            base_tiles<Bits, Digits, 4, 1>(base, x, tile + i + k, lane, m, to + m * step + k * kTile, step);
         for (; m + 2 <= tokens && pair == 2; m += 2)
-          base_tiles<Bits, 2, 2>(base, x, tile + i, lane, m, to + m * step, step);
+          base_tiles<Bits, Digits, 2, 2>(base, x, tile + i, lane, m, to + m * step, step);
       }
       for (; m + 2 <= tokens; m += 2)
         for (int k = 0; k < pair; ++k)
-          base_tiles<Bits, 2, 1>(base, x, tile + i + k, lane, m, to + m * step + k * kTile, step);
+          base_tiles<Bits, Digits, 2, 1>(base, x, tile + i + k, lane, m, to + m * step + k * kTile, step);
       for (; m < tokens; ++m) {
         if (pair == 2)
-          base_tiles<Bits, 1, 2>(base, x, tile + i, lane, m, to + m * step, step);
+          base_tiles<Bits, Digits, 1, 2>(base, x, tile + i, lane, m, to + m * step, step);
         else
-          base_tiles<Bits, 1, 1>(base, x, tile + i, lane, m, to + m * step, step);
+          base_tiles<Bits, Digits, 1, 1>(base, x, tile + i, lane, m, to + m * step, step);
       }
     }
     i += pair;
@@ -176,20 +185,28 @@ void round_token(const Base& base, const T* x, int first, int last, int token, c
     detail::convert(x + begin, count, wide);
     std::fill(wide + count, wide + base.block, 0.0f);
     const std::ptrdiff_t place = static_cast<std::ptrdiff_t>(token) * base.blocks() + b;
-    std::int8_t* bytes = to.bytes + static_cast<std::ptrdiff_t>(token) * to.stride + begin * kDigits;
-    detail::round_block(wide, base.block, bytes, to.scales + place, to.sums + place * kDigits);
+    std::int8_t* bytes = to.bytes + static_cast<std::ptrdiff_t>(token) * to.stride + begin * to.digits;
+    const auto round = to.digits == 3 ? detail::round_block<3> : detail::round_block<2>;
+    round(wide, base.block, bytes, to.scales + place, to.sums + place * to.digits);
   }
 }
 
 // sums[m][o] += <base of output 16 tile + o, token m> for tokens below `tokens` and o below 16 tiles.
 inline void add_base(const Base& base, const Rounded& x, int tokens, int tile, int tiles, float* sums,
                      std::ptrdiff_t step) {
+  const auto add = [&](auto bits) {
+    constexpr int of_code = decltype(bits)::value;
+    if (x.digits == 3)
+      detail::base_outputs<of_code, 3>(base, x, tokens, tile, tiles, sums, step);
+    else
+      detail::base_outputs<of_code, 2>(base, x, tokens, tile, tiles, sums, step);
+  };
   if (base.bits == 2)
-    detail::base_outputs<2>(base, x, tokens, tile, tiles, sums, step);
+    add(std::integral_constant<int, 2>{});
   else if (base.bits == 3)
-    detail::base_outputs<3>(base, x, tokens, tile, tiles, sums, step);
+    add(std::integral_constant<int, 3>{});
   else
-    detail::base_outputs<4>(base, x, tokens, tile, tiles, sums, step);
+    add(std::integral_constant<int, 4>{});
 }
 
 // The code of an input of a row of a tile's chunk.

@@ -13,7 +13,8 @@ namespace edgekit::tt_sparse {
 template <class T>
 struct Problem {
   int tokens, inputs, outputs, rank, entries, residual, kept;
-  Base base;  // bits 0: there is none
+  Base base;   // bits 0: there is none
+  int digits;  // bytes of an input that it multiplies
   Numbers<T> a, b, values;
   const T *x, *bias;
   const std::int32_t* starts;  // [outputs]; null for groups
@@ -41,19 +42,20 @@ class Tokens {
     stride = pieces_of(p.inputs) * kPiece;
     rounds = p.base.bits && std::is_same_v<A, float>;
     const std::size_t blocks = rounds ? static_cast<std::size_t>(p.base.blocks()) * count : 0;
-    const std::size_t bytes = blocks * p.base.block * kDigits;
+    rounded.digits = sizeof(T) == 4 ? p.digits : 2;  // 16-bit types hold less than two
+    const std::size_t bytes = blocks * p.base.block * rounded.digits;
     thread_local Arena arena;
     arena.reset(Arena::bytes<A>(static_cast<std::size_t>(stride) * count) +
                 Arena::bytes<A>(static_cast<std::size_t>(p.inputs) * padded) +
                 Arena::bytes<A>(static_cast<std::size_t>(p.rank) * count) + Arena::bytes<std::int8_t>(bytes) +
-                Arena::bytes<float>(blocks) + Arena::bytes<std::int32_t>(blocks * kDigits));
+                Arena::bytes<float>(blocks) + Arena::bytes<std::int32_t>(blocks * rounded.digits));
     wide = arena.take<A>(static_cast<std::size_t>(stride) * count);
     across = arena.take<A>(static_cast<std::size_t>(p.inputs) * padded);
     inner = arena.take<A>(static_cast<std::size_t>(p.rank) * count);
     rounded.stride = static_cast<int>(bytes / count);
     rounded.bytes = arena.take<std::int8_t>(bytes);
     rounded.scales = arena.take<float>(blocks);
-    rounded.sums = arena.take<std::int32_t>(blocks * kDigits);
+    rounded.sums = arena.take<std::int32_t>(blocks * rounded.digits);
   }
 
   template <class Run>

@@ -31,12 +31,13 @@ struct Attributes {
   std::int64_t value_block = 64;  // values to a scale, a multiple of 16
   std::int64_t group_kept = 2;  // entries to a group of 4 inputs
   std::int64_t base_block = 64;  // inputs to a scale of the base: 32, 64, 96 or 128
+  std::int64_t input_bits = 24;  // what a kernel for the base may round inputs to, by their block's largest: 24, as float32 does, or 16 bits
   const char* plugin_namespace = "edgekit";  // of the TensorRT plugin
   const char* plugin_version = "1";  // of the TensorRT plugin
 };
 struct AttributeField { const char* name; Kind kind; };
-inline constexpr AttributeField kAttributes[] = {{"out_features", Kind::kInt}, {"rank", Kind::kInt}, {"entries", Kind::kInt}, {"low_rank", Kind::kInt}, {"bias", Kind::kInt}, {"residual", Kind::kInt}, {"factor_bits", Kind::kInt}, {"value_bits", Kind::kInt}, {"base_bits", Kind::kInt}, {"zero_points", Kind::kInt}, {"factor_block", Kind::kInt}, {"value_block", Kind::kInt}, {"group_kept", Kind::kInt}, {"base_block", Kind::kInt}, {"plugin_namespace", Kind::kString}, {"plugin_version", Kind::kString}};
-inline constexpr int kAttributeCount = 16;
+inline constexpr AttributeField kAttributes[] = {{"out_features", Kind::kInt}, {"rank", Kind::kInt}, {"entries", Kind::kInt}, {"low_rank", Kind::kInt}, {"bias", Kind::kInt}, {"residual", Kind::kInt}, {"factor_bits", Kind::kInt}, {"value_bits", Kind::kInt}, {"base_bits", Kind::kInt}, {"zero_points", Kind::kInt}, {"factor_block", Kind::kInt}, {"value_block", Kind::kInt}, {"group_kept", Kind::kInt}, {"base_block", Kind::kInt}, {"input_bits", Kind::kInt}, {"plugin_namespace", Kind::kString}, {"plugin_version", Kind::kString}};
+inline constexpr int kAttributeCount = 17;
 // visit(name, value) for each attribute; `A` is Attributes or const Attributes.
 template <class A, class Visit>
 void visit_attributes(A& attributes, Visit&& visit) {
@@ -54,6 +55,7 @@ void visit_attributes(A& attributes, Visit&& visit) {
   visit("value_block", attributes.value_block);
   visit("group_kept", attributes.group_kept);
   visit("base_block", attributes.base_block);
+  visit("input_bits", attributes.input_bits);
   visit("plugin_namespace", attributes.plugin_namespace);
   visit("plugin_version", attributes.plugin_version);
 }

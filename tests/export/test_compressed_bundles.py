@@ -92,7 +92,45 @@ def test_codes_factors_and_values_are_the_stored_bytes(made: Any, tmp_path: Path
     words = constants[f"{name}.positions"].tobytes()
     assert words[: len(stored["places"])] == stored["places"]
     assert constants[f"{name}.values"].tobytes()[: len(stored["value_codes"])] == stored["value_codes"]
-    np.testing.assert_array_equal(constants[f"{name}.scales"].reshape(-1), arrays["scales"].reshape(-1).astype("f4"))
+    # The base's bits are in another order, scales [tile of 16 outputs, block, row] for [output, block].
+    quantized = checkpoint.matrix(f"{name}.weight").pieces[0].quantized
+    ordered = arrays["scales"].reshape(-1, 16, quantized.codes.shape[1]).transpose(0, 2, 1)
+    assert constants[f"{name}.base_scales"].dtype == np.float16
+    np.testing.assert_array_equal(constants[f"{name}.base_scales"], ordered.reshape(-1))
+    set_bits = [np.unpackbits(data.view(np.uint8)).sum() for data in (constants[f"{name}.base"], arrays["codes"])]
+    assert set_bits[0] == set_bits[1]
+    assert constants[f"{name}.base"].nbytes == arrays["codes"].nbytes
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+@pytest.mark.parametrize("case", ["augmented", "dense"])
+def test_bases_go_into_every_dtype_of_the_ort_form(case: str, dtype: str, made: Any, tmp_path: Path) -> None:
+    checkpoint = made(case)
+    found = bundle(checkpoint, tmp_path / "bundle", dtype)
+    report = parity_of(found, checkpoint, tokens=8)
+    assert report.passed, report
+    assert found.manifest.raw["rules"]["base_in_operator"]["fired"] == 14
+    assert found.manifest.raw["quantization"] is None
+
+
+def test_products_stay_where_they_are_asked_for(made: Any, tmp_path: Path) -> None:
+    checkpoint = made("augmented")
+    options = ExportOptions(dtype="int8", base="products")
+    path = bundle_from_checkpoint(checkpoint, tmp_path / "bundle", options, progress=SilentProgress())
+    found = read_bundle(path)
+    assert parity_of(found, checkpoint, tokens=8).passed
+    outcome = found.manifest.raw["rules"]["base_in_operator"]
+    assert outcome["fired"] == 0
+    assert {refusal["reason"] for refusal in outcome["refused"]} == {"products were asked for"}
+    assert found.manifest.raw["quantization"]["origin"]["as compressed"] == 14
+
+
+def test_a_choice_for_bases_that_are_not_there_is_refused(tmp_path: Path) -> None:
+    source = open_checkpoint(write_checkpoint(tmp_path / "source", "llama", num_hidden_layers=2))
+    with pytest.raises(ExportError, match="is not compressed"):
+        compressed_layers(source, ExportOptions(dtype="int8", base="operator"))
+    with pytest.raises(ExportError, match="base must be one of auto, operator, products"):
+        ExportOptions(dtype="int8", base="both")
 
 
 def test_a_compressed_layer_is_the_dense_one(made: Any) -> None:
@@ -151,7 +189,11 @@ def test_codes_without_zero_points_go_into_every_form_with_blocks(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("dtype", "form", "fact"),
-    [("fp32", "ort", "a base of few bits"), ("fp16", "portable", "a base of few bits"), ("int8", "tensorrt", "others")],
+    [
+        ("fp32", "portable", "a base of few bits"),
+        ("fp16", "portable", "a base of few bits"),
+        ("int8", "tensorrt", "others"),
+    ],
 )
 def test_what_has_no_place_for_codes_is_refused(dtype: str, form: str, fact: str, made: Any, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=fact):
@@ -161,5 +203,5 @@ def test_what_has_no_place_for_codes_is_refused(dtype: str, form: str, fact: str
 
 def test_the_bundle_says_where_its_matrices_come_from(made: Any, tmp_path: Path) -> None:
     found = bundle(made("augmented"), tmp_path / "bundle")
-    assert found.manifest.raw["quantization"]["origin"]["as compressed"] == 14
+    assert found.manifest.raw["rules"]["base_in_operator"] == {"fired": 14, "refused": []}
     assert "compression" not in json.loads((tmp_path / "bundle" / "config.json").read_text())

@@ -1,6 +1,6 @@
 // Products with a base by this instruction set against the same in double precision, on random sizes with buffers of
 // exact size. Usage: driver ROUNDS. What rounding a token may change is bounded for each output:
-//   sum over blocks of max |x| / (2 * 32600) sum |w|, and a few roundings of float32.
+//   sum over blocks of max |x| / (2 * 32600) sum |w| (of 8355000 for three digits), and a few roundings of float32.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -58,10 +58,11 @@ void round_trip(int inputs, int outputs, int tokens, int bits, int block, bool z
   if (infinite) x[static_cast<std::size_t>(bad) * inputs + below(inputs)] = special[below(3)];
 
   tt::Rounded rounded;
-  rounded.stride = static_cast<int>(base.padded()) * tt::kDigits;
+  rounded.digits = 2 + below(2);
+  rounded.stride = static_cast<int>(base.padded()) * rounded.digits;
   const auto bytes = exactly<std::int8_t>(static_cast<std::size_t>(rounded.stride) * tokens);
   const auto of_blocks = exactly<float>(static_cast<std::size_t>(blocks) * tokens);
-  const auto totals = exactly<std::int32_t>(static_cast<std::size_t>(blocks) * tokens * tt::kDigits);
+  const auto totals = exactly<std::int32_t>(static_cast<std::size_t>(blocks) * tokens * rounded.digits);
   rounded.bytes = bytes.get(), rounded.scales = of_blocks.get(), rounded.sums = totals.get();
   for (int m = 0; m < tokens; ++m) {
     const int half = below(blocks + 1);
@@ -77,6 +78,7 @@ void round_trip(int inputs, int outputs, int tokens, int bits, int block, bool z
   tt::add_base(base, rounded, tokens, start, count, y.get(), step);
   std::vector<double> precise(x.get(), x.get() + static_cast<std::size_t>(inputs) * tokens);
   tt::add_base(base, precise.data(), inputs, tokens, start, count, expected.data(), step);
+  const double step_of = rounded.digits == 3 ? 0.5 / 8355000 + 3e-7 : 0.5 / 32600 + 4e-6;
   // |w| times the rounding of each input, by the same function: one weight at a time.
   for (int k = 0; k < inputs; ++k) {
     std::vector<double> one(inputs), column(static_cast<std::size_t>(step));
@@ -87,7 +89,7 @@ void round_trip(int inputs, int outputs, int tokens, int bits, int block, bool z
       for (int j = k / block * block; j < std::min(inputs, (k / block + 1) * block); ++j)
         largest = std::max(largest, std::abs(precise[static_cast<std::size_t>(m) * inputs + j]));
       for (int o = 0; o < step; ++o)
-        slack[static_cast<std::size_t>(m) * step + o] += std::abs(column[o]) * largest * (0.5 / 32600 + 4e-6);
+        slack[static_cast<std::size_t>(m) * step + o] += std::abs(column[o]) * largest * step_of;
     }
   }
   for (int m = 0; m < tokens; ++m)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgekit.compress.saten.compressed import CompressedMatrix
+from edgekit.compress.saten.operator import base_problem
 from edgekit.compress.saten.pieces import Base, Pair, Train
 from edgekit.compress.saten.sparse_format import Sparse
 
@@ -25,7 +26,10 @@ class Rates:
         row: per output of a residual.
         entry: per entry, by the format of its position.
         weight: per weight, kept or not, by that format.
-        dense: per weight of a base of 4 bits (com.microsoft MatMulNBits).
+        base: per weight of a base, by the bits of its codes.
+        scale: per block of a base.
+        product: per call of a product with codes outside of the operator (com.microsoft MatMulNBits of 4 bits).
+        dense: per weight of it.
     """
 
     layer: float
@@ -33,31 +37,70 @@ class Rates:
     row: float
     entry: Mapping[str, float]
     weight: Mapping[str, float]
+    base: Mapping[int, float]
+    scale: float
+    product: float
     dense: float
 
 
 #: By tokens; in between and beyond, times are on the line through both.
 RATES = {
-    1: Rates(1023, 0.044, 4.8, {"columns": 0.303, "bitmap": 0.235, "groups": 0.117}, {"bitmap": 0.043}, 0.0121),
-    8: Rates(2041, 0.221, 10.0, {"columns": 0.720, "bitmap": 0.224, "groups": 0.608}, {"bitmap": 0.167}, 0.070),
+    1: Rates(
+        layer=1023,
+        number=0.044,
+        row=4.8,
+        entry={"columns": 0.303, "bitmap": 0.235, "groups": 0.117},
+        weight={"bitmap": 0.043},
+        base={2: 0.0062, 3: 0.0079, 4: 0.0086},
+        scale=0.104,
+        product=1270,
+        dense=0.0103,
+    ),
+    8: Rates(
+        layer=2041,
+        number=0.221,
+        row=10.0,
+        entry={"columns": 0.720, "bitmap": 0.224, "groups": 0.608},
+        weight={"bitmap": 0.167},
+        base={2: 0.0399, 3: 0.0420, 4: 0.0438},
+        scale=0.563,
+        product=4957,
+        dense=0.0641,
+    ),
 }
 
 
-def seconds(matrix: CompressedMatrix, tokens: int = 1) -> float:
-    """Of one product with `tokens` tokens, on one thread of the processor that was measured."""
-    (few, low), (many, high) = ((count, _nanoseconds(matrix, rates)) for count, rates in sorted(RATES.items()))
+def seconds(matrix: CompressedMatrix, tokens: int = 1, *, products: bool = False) -> float:
+    """Of one product with `tokens` tokens, on one thread of the processor that was measured.
+
+    Args:
+        products: whether the base is a product beside the operator, as a base that the operator does not read always
+            is.
+    """
+    return _between({count: _nanoseconds(matrix, rates, products) for count, rates in RATES.items()}, tokens)
+
+
+def int4_seconds(rows: int, columns: int, tokens: int = 1) -> float:
+    """The same of plain codes of 4 bits (com.microsoft MatMulNBits)."""
+    return _between({count: rates.product + rates.dense * rows * columns for count, rates in RATES.items()}, tokens)
+
+
+def _between(nanoseconds: Mapping[int, float], tokens: int) -> float:
+    (few, low), (many, high) = sorted(nanoseconds.items())
     return 1e-9 * (low + (high - low) * (tokens - few) / (many - few))
 
 
-def _nanoseconds(matrix: CompressedMatrix, rates: Rates) -> float:
+def _nanoseconds(matrix: CompressedMatrix, rates: Rates, products: bool) -> float:
     rows, columns = matrix.shape
     total, operator = 0.0, False
     for piece in matrix.pieces:
-        if isinstance(piece, Base):
-            total += rates.dense * rows * columns
+        if isinstance(piece, Base) and (products or base_problem(piece) is not None):
+            total += rates.product + rates.dense * rows * columns
             continue
         operator = True
-        if isinstance(piece, Pair):
+        if isinstance(piece, Base):
+            total += rates.base[piece.quantized.bits] * rows * columns + rates.scale * piece.quantized.scales.size
+        elif isinstance(piece, Pair):
             total += rates.number * piece.rank * (rows + columns)
         elif isinstance(piece, Train):
             total += rates.number * piece.train().ranks[piece.shape.split] * (rows + columns)

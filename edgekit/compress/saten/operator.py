@@ -23,6 +23,7 @@ from edgekit.ops.specs.tt_sparse_linear import (
     MOST_BLOCK,
     MOST_INPUTS,
     NOTHING,
+    ROUNDED,
     SPEC,
 )
 from edgekit.ops.specs.tt_sparse_linear import CODES as CODE_BITS
@@ -41,7 +42,8 @@ def operator_inputs(
     Codes, scales, 16-bit values, columns, bitmaps and 2:4 places are the stored bytes, in words of 32 bits. Made here:
     the row starts (4 bytes per output in the place of counts of 2), a train's contracted pair in float16, and bitmaps
     or columns of patterns that the operator does not read (whole rows, blocks, groups of other than 4). A base keeps
-    its bits in another order, filled up to a multiple of 16 outputs; zero points that are all 2^(bits-1) are left out.
+    its bits in another order, filled up to a multiple of 16 outputs; zero points that are all 2^(bits-1) are left
+    out. Kernels may round what it multiplies to 16 bits.
 
     Args:
         bias: float32 [N], or None.
@@ -139,6 +141,7 @@ def _base(base: Base) -> tuple[dict[str, int], Arrays]:
         )
     zeros = None if (found.zero_points == 2 ** (found.bits - 1)).all() else found.zero_points
     attributes = {"base_bits": found.bits, "base_block": found.codes.shape[2], "zero_points": int(zeros is not None)}
+    attributes |= {"input_bits": ROUNDED}
     return attributes, base_operands(found.codes, found.scales, zeros, found.bits)
 
 

@@ -14,7 +14,19 @@ import numpy as np
 
 from edgekit.ops.cases._draw import Array, generator, numpy_dtype
 from edgekit.ops.spec import Case
-from edgekit.ops.specs.tt_sparse_linear import BITMAP, COLUMNS, GROUP, GROUPS, HALF, NOTHING, PLAIN, SPEC, TILE
+from edgekit.ops.specs.tt_sparse_linear import (
+    BITMAP,
+    COLUMNS,
+    EXACT,
+    GROUP,
+    GROUPS,
+    HALF,
+    NOTHING,
+    PLAIN,
+    ROUNDED,
+    SPEC,
+    TILE,
+)
 from edgekit.ops.tt_sparse_base import base_operands
 from edgekit.ops.tt_sparse_rows import packed_words, positions
 
@@ -33,11 +45,12 @@ class _Sizes:
 
 @dataclass(frozen=True)
 class _Base:
-    """Bits, block, and whether there are zero points."""
+    """Bits, block, whether there are zero points, and what inputs may be rounded to."""
 
     bits: int = 0
     block: int = 64
     zeros: int = 0
+    rounded: int = EXACT
 
 
 _NO_BASE = _Base()
@@ -95,10 +108,12 @@ def _with_base() -> list[Case]:
         _case("base-576-to-200", _Sizes(1, 1, 576, 200), NOTHING, base=_Base(3, 64, 1)),
         _case("base-300-to-37-in-blocks-of-128", _Sizes(1, 1, 300, 37), NOTHING, base=_Base(2, 128, 1)),
         _case("base-300-to-37-in-blocks-of-96", _Sizes(1, 2, 300, 37), NOTHING, base=_Base(4, 96)),
+        _case("base-of-16-bit-inputs", _Sizes(1, 1, 200, 77), NOTHING, base=_Base(3, 64, 1, ROUNDED), bias=1),
         _case("base-two-tokens", _Sizes(2, 1, 130, 33), NOTHING, base=_Base(2, 64), bias=1),
         _case("base-three-tokens", _Sizes(1, 3, 160, 50), NOTHING, base=_Base(3, 32)),
         _case("base-prefill-9", _Sizes(3, 3, 129, 47), NOTHING, base=_Base(4, 64, 1)),
         _case("base-prefill-71", _Sizes(1, 71, 100, 35), NOTHING, base=_Base(3, 64, 1)),
+        _case("base-prefill-70-of-16-bit-inputs", _Sizes(1, 70, 100, 35), NOTHING, base=_Base(4, 32, 1, ROUNDED)),
     ]
     for bits in (2, 3, 4):
         for number, residual in enumerate((COLUMNS, BITMAP, GROUPS, COLUMNS, NOTHING)):
@@ -126,6 +141,7 @@ def _case(
     counts = {"out_features": sizes.outputs, "rank": sizes.rank, "entries": int(mask.sum())}
     kept = {"group_kept": int(sizes.share) if residual == GROUPS else 2}
     of_base = {"base_bits": base.bits, "zero_points": base.zeros, "base_block": base.block}
+    of_base |= {"input_bits": base.rounded}
     attributes = SPEC.complete(counts | flags | bits | kept | of_base)
     return Case(name, attributes, partial(_inputs, name, sizes, attributes))
 

@@ -20,6 +20,8 @@ BASES = (2, 3, 4)
 TILE, CHUNK = 16, 32
 #: Inputs to a scale of the base, at most.
 MOST_BLOCK = 128
+#: Values of `input_bits`.
+EXACT, ROUNDED = 24, 16
 
 _BIAS = (("bias", 1),)
 
@@ -191,6 +193,12 @@ SPEC = OpSpec(
         Attribute("value_block", "int", "values to a scale, a multiple of 16", value=64),
         Attribute("group_kept", "int", "entries to a group of 4 inputs", value=2),
         Attribute("base_block", "int", "inputs to a scale of the base: 32, 64, 96 or 128", value=64),
+        Attribute(
+            "input_bits",
+            "int",
+            "what a kernel for the base may round inputs to, by their block's largest: 24, as float32 does, or 16 bits",
+            value=EXACT,
+        ),
         *PLUGIN,
     ),
     dtypes=DTYPES,

@@ -16,6 +16,9 @@ from edgekit.rewrite.tt_sparse import Layer, layers
 def apply(graph: gs.Graph, context: Context, *, codes: bool = True) -> Outcome:
     outcome = Outcome()
     for layer in layers(graph):
+        if layer.attributes["base_bits"]:
+            outcome.refuse(layer.node, f"it has a base of {layer.attributes['base_bits']} bits")
+            continue
         if layer.attributes["residual"]:
             outcome.refuse(layer.node, f"it has a residual of {layer.attributes['entries']} entries")
             continue
@@ -46,7 +49,7 @@ def _dequantized(layer: Layer, name: str, dtype: str) -> gs.Variable:
 RULE = Rule(
     name="tt_pair_to_products",
     requires="an edgekit::TTSparseLinear",
-    ensures="one without a residual is two products; each that has one is told",
+    ensures="one without a residual and a base is two products; each that has one is told",
     apply=apply,
     expected=lambda context: context.geometry.operators.get("TTSparseLinear", 0),
 )

@@ -19,6 +19,8 @@ def apply(graph: gs.Graph, context: Context) -> Outcome:
     for layer in layers(graph):
         if layer.attributes["residual"] != GROUPS or layer.attributes["group_kept"] != 2:
             outcome.refuse(layer.node, "it does not keep two of every four inputs: the operator multiplies by it")
+        elif layer.attributes["base_bits"]:
+            outcome.refuse(layer.node, "it has a base beside its 2:4 residual: the operator multiplies by both")
         elif layer.attributes["low_rank"]:
             outcome.refuse(layer.node, "it has a pair beside its 2:4 residual: the operator multiplies by both")
         else:

@@ -11,7 +11,7 @@ import torch
 
 from edgekit.compress.blockwise import quantize_blocks
 from edgekit.compress.saten.compressed import CompressedMatrix
-from edgekit.compress.saten.cost import RATES, seconds
+from edgekit.compress.saten.cost import RATES, int4_seconds, seconds
 from edgekit.compress.saten.factors import train_within
 from edgekit.compress.saten.pieces import Pair, Piece, base
 from edgekit.compress.saten.sparse import sparsity_named
@@ -54,10 +54,24 @@ def test_times_lie_on_the_line_through_one_and_eight_tokens() -> None:
     assert one < eight
 
 
-def test_a_base_costs_a_dense_product_and_no_call() -> None:
-    quantized = base(quantize_blocks(np.ones((64, 96), np.float32), 4, 32))
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_a_base_costs_its_weights_and_scales_in_the_operator(bits: int) -> None:
+    quantized = base(quantize_blocks(np.ones((64, 96), np.float32), bits, 32))
     found = CompressedMatrix("dense", (64, 96), (quantized,), 0, 0, 0)
-    assert seconds(found) == pytest.approx(1e-9 * RATES[1].dense * 64 * 96)
+    own = RATES[1].base[bits] * 64 * 96 + RATES[1].scale * 64 * 3
+    assert seconds(found) == pytest.approx(1e-9 * (own + RATES[1].layer))
+    assert seconds(found, products=True) == pytest.approx(int4_seconds(64, 96))
+    numbers = matrix(64, 96, 3, "").pieces
+    both = CompressedMatrix("by hand", (64, 96), (quantized, *numbers), 0, 0, 0)
+    of_pair = RATES[1].number * 3 * 160
+    assert seconds(both) == pytest.approx(1e-9 * (own + of_pair + RATES[1].layer))
+    assert seconds(both, products=True) == pytest.approx(int4_seconds(64, 96) + 1e-9 * (of_pair + RATES[1].layer))
+
+
+def test_codes_that_the_operator_does_not_read_are_a_product_of_their_own() -> None:
+    quantized = base(quantize_blocks(np.ones((64, 96), np.float32), 8, 32))
+    found = CompressedMatrix("dense", (64, 96), (quantized,), 0, 0, 0)
+    assert seconds(found) == pytest.approx(1e-9 * (RATES[1].product + RATES[1].dense * 64 * 96))
 
 
 def test_a_train_costs_what_its_contracted_pair_does() -> None:

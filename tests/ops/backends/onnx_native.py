@@ -44,7 +44,7 @@ def tolerance(spec: OpSpec, attributes: dict[str, Any], dtype: str) -> Tolerance
     largest is 4 deviations of a block's inputs, an output is 3.5e-5 of its deviation off: 1 - cosine is half of the
     square of that, and of thousands of outputs one may be 5 times as far.
     """
-    if attributes.get("base_bits") and dtype == "float32":
+    if attributes.get("base_bits") and attributes["input_bits"] == 16 and dtype == "float32":
         return Tolerance(1e-9, 2e-4)
     return spec.tolerances[dtype]
 
