@@ -107,6 +107,7 @@ def test_what_each_rule_did_to_a_tied_llama(forms: Forms) -> None:
         "pack_qkv": 2,
         "pack_gate_up": 2,
         "pack_factors": 0,
+        "stack_bases": 0,
         "fuse_skip_norm": 4,
         "fuse_norm": 1,
         "quantize_linear": 0,
