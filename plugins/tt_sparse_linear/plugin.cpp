@@ -49,6 +49,7 @@ struct TtSparseLinear {
     one_of("group_kept", a.group_kept, {1, 2, 3, 4});
     one_of("base_bits", a.base_bits, {0, 2, 3, 4});
     one_of("zero_points", a.zero_points, {0, 1});
+    one_of("input_bits", a.input_bits, {24, 16});  // the kernels do not round inputs
     if (found.empty() && a.zero_points != 0 && a.base_bits == 0) found = "zero_points is 1 without a base";
     if (found.empty() && (a.base_block < 32 || a.base_block % 32 != 0 || a.base_block > kMost))
       found = "base_block is " + std::to_string(a.base_block) + ", not a multiple of 32";
