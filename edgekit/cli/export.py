@@ -90,9 +90,9 @@ DTYPES = ("fp32", "fp16", "int8", "int4")
 @click.option(
     "--base",
     type=click.Choice(["auto", "operator", "products"]),
-    help="What multiplies by a compressed checkpoint's codes of few bits (ort): operator: edgekit's, from the stored "
-    "bytes; products: MatMulNBits, which ONNX Runtime has without edgekit's library.  [default: auto, what a cost "
-    "model expects to be faster]",
+    help="What multiplies by a compressed checkpoint's codes of few bits (not portable): operator: edgekit's, from the "
+    "stored bytes, in TensorRT a plugin; products: MatMulNBits or TensorRT's own, without edgekit's library.  "
+    "[default: auto, what a cost model expects to be faster, or in TensorRT a plugin for what it does not read]",
 )
 @click.option("--name", metavar="TEXT", help="The model's name in the manifest.  [default: from the checkpoint]")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")

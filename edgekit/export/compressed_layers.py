@@ -16,9 +16,9 @@ from edgekit.compress.quantizer import QuantizedModel
 from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.operator import operator_inputs
 from edgekit.compress.saten.pieces import Base
-from edgekit.contract import FORM_JETPACK6, FORM_ORT
+from edgekit.contract import FORM_JETPACK6, FORM_PORTABLE
 from edgekit.errors import ExportError
-from edgekit.export.base_choice import why_products
+from edgekit.export.base_choice import symmetric, why_products
 from edgekit.export.options import BASE_AUTO, BLOCK_SIZES, TENSORRT_BLOCK_SIZES, ExportOptions
 from edgekit.layers.compressed_linear import CompressedLinear
 from edgekit.rewrite.rule import Outcome, Refusal
@@ -62,9 +62,11 @@ class CompressedLayers:
         return len(self.corrections.keys() - self.bases)
 
     def of_bases(self) -> dict[str, dict[str, Any]]:
-        """For the manifest, beside the rules: how many bases the operator reads, and why others are products."""
-        made = self.choices.fired or self.choices.refused
-        return {"base_in_operator": self.choices.to_dict()} if made else {}
+        """For the manifest, beside the rules: which bases the operator reads, and why others are products."""
+        if not (self.choices.fired or self.choices.refused):
+            return {}
+        names = sorted(name for name, each in self.corrections.items() if each.attributes["base_bits"])
+        return {"base_in_operator": self.choices.to_dict() | {"matrices": names}}
 
     def place(self, model: nn.Module) -> None:
         """Put a `CompressedLinear` where a matrix has a correction."""
@@ -104,23 +106,27 @@ class CompressedLayers:
                 raise ExportError(
                     "codes of a compressed checkpoint are exported as codes",
                     f"--dtype {options.dtype} was asked for, and {len(fitted)} matrices have a base of few bits",
-                    "give --dtype int8, which says how everything else is stored, or in the ort form --base operator",
+                    "give --dtype int8, which says how everything else is stored; or export it in a form other than "
+                    "portable with --base operator, which reads 2, 3 or 4 bits",
                 )
             return
         if fitted and options.form == FORM_JETPACK6:
             raise ExportError(
                 f"the form {options.form} has no codes with a scale per block",
                 f"{len(fitted)} matrices have a base of them",
-                "export it in another --form, or compress the model with --method saten or svd-aware, without a base",
+                "leave out --base products, or compress the model with --base-bits 2, 3 or 4: plugins read those",
             )
         for name in sorted(self.bases):
             base = self.base(name)
-            if quantized.settings.symmetric and not _symmetric(base, options):
+            if quantized.settings.symmetric and not symmetric(base, options):
+                blocks = TENSORRT_BLOCK_SIZES if options.for_tensorrt else BLOCK_SIZES
+                bits = "of 4 bits " if options.for_tensorrt else ""
                 raise ExportError(
-                    f"the form {options.form} has codes without zero points, in whole blocks of "
-                    f"{' or '.join(map(str, _blocks(options)))} inputs",
+                    f"products of the form {options.form} have codes {bits}without zero points, in whole blocks of "
+                    f"{' or '.join(map(str, blocks))} inputs",
                     f"those of {name} are others",
-                    "export it in the ort form, or compress the model with --symmetric --base-bits 4",
+                    "leave out --base products, export it in the ort form, or compress the model with --symmetric "
+                    "--base-bits 4",
                 )
             quantized.matrices[name] = base
             quantized.origin[name] = "as compressed"
@@ -171,7 +177,7 @@ def compressed_layers(checkpoint: Checkpoint, options: ExportOptions) -> Compres
         if options.for_tensorrt and layer_of(name) is None:
             continue
         own = Base.KIND in kinds
-        if own and layer_of(name) is not None and options.form == FORM_ORT:
+        if own and layer_of(name) is not None and options.form != FORM_PORTABLE:
             reason = why_products(checkpoint.matrix(name), options)
             own = reason is not None
             choices.fired += not own
@@ -188,12 +194,3 @@ def compressed_layers(checkpoint: Checkpoint, options: ExportOptions) -> Compres
 
 def _parts(correction: Correction) -> tuple[dict[str, Any], dict[str, tuple[tuple[int, ...], str]]]:
     return correction.attributes, correction.operands
-
-
-def _blocks(options: ExportOptions) -> tuple[int, ...]:
-    return TENSORRT_BLOCK_SIZES if options.for_tensorrt else BLOCK_SIZES
-
-
-def _symmetric(base: BlockQuantized, options: ExportOptions) -> bool:
-    whole = base.inputs % base.codes.shape[2] == 0 and base.codes.shape[2] in _blocks(options)
-    return whole and bool((base.zero_points == 2 ** (base.bits - 1)).all())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgekit.contract import FORM_JETPACK6, FORM_ORT, FORM_TENSORRT
+from edgekit.contract import FORM_JETPACK6, FORM_PORTABLE, FORM_TENSORRT
 
 _QUANTIZED = frozenset({"block_size", "carry_over"})
 _CALIBRATED = _QUANTIZED | {"allowed_cost", "keep_8bit", "calibration_sequences", "calibration_length"}
@@ -24,6 +24,6 @@ def idle_options(dtype: str, given: Iterable[str], form: str = "") -> list[str]:
     if form in (FORM_TENSORRT, FORM_JETPACK6):
         used -= _IDLE_FOR_TENSORRT.get(dtype, frozenset())
     idle = _CALIBRATED - used
-    if form not in ("", FORM_ORT):
+    if form == FORM_PORTABLE:
         idle |= {"base"}
     return sorted(idle & set(given))

@@ -8,7 +8,7 @@ from edgekit.compress.quantizer import ALLOWED_COST, KEEP_8BIT, QuantizationSett
 from edgekit.contract import FORM_JETPACK6, FORM_ORT, FORM_TENSORRT, FORMS
 from edgekit.errors import ExportError
 
-#: What multiplies by a compressed matrix's base in the ort form; see `edgekit.export.base_choice`.
+#: What multiplies by a compressed matrix's base, but for the portable form; see `edgekit.export.base_choice`.
 BASE_AUTO, BASE_OPERATOR, BASE_PRODUCTS = "auto", "operator", "products"
 BASES = (BASE_AUTO, BASE_OPERATOR, BASE_PRODUCTS)
 DTYPES = ("fp32", "fp16", "int8", "int4")
@@ -33,9 +33,9 @@ class ExportOptions:
         max_context: longest context in tokens; None for the model's own, at most DEFAULT_MAX_CONTEXT.
         block_size: weights per scale; None for 32, and 64 in the forms for TensorRT.
         allowed_cost, keep_8bit, carry_over, calibration_sequences, calibration_length: see `QuantizationSettings`.
-        base: what multiplies by the bases of a compressed checkpoint in the ort form: "operator" (TTSparseLinear, from
-            the stored bytes), "products" (MatMulNBits, which stock ONNX Runtime has), or "auto" for what the cost model
-            expects to be faster.
+        base: what multiplies by the bases of a compressed checkpoint: "operator" (TTSparseLinear, from the stored
+            bytes; a plugin in the forms for TensorRT), "products" (MatMulNBits, which stock ONNX Runtime has, or
+            TensorRT's own), or "auto": what the cost model expects to be faster, or what TensorRT does not read.
         name: the model's name in the manifest; None for the checkpoint's.
         draft: a file of draft heads for the bundle to draft with; None for none.
         draft_components: how many of their components are computed, 1 to r; None for the default, see

@@ -4,12 +4,12 @@
 using namespace edgekit;
 
 extern "C" const char* edgekit_tt_sparse_linear_problem(int element, const std::int64_t* sizes) {
-  void* const tensors[11] = {};
+  void* const tensors[14] = {};
   return tt_sparse_linear_problem(static_cast<Element>(element), params_of(sizes, tensors));
 }
 
 extern "C" std::size_t edgekit_tt_sparse_linear_workspace(int element, const std::int64_t* sizes) {
-  void* const tensors[11] = {};
+  void* const tensors[14] = {};
   return tt_sparse_linear_workspace(static_cast<Element>(element), params_of(sizes, tensors));
 }
 

@@ -1,6 +1,7 @@
-// edgekit::TTSparseLinear in CUDA: x A^T into the workspace, then outputs. See README.md.
+// edgekit::TTSparseLinear in CUDA: x A^T and x Q^T into the workspace, then outputs. See README.md.
 #pragma once
 
+#include "kernel_base.cuh"
 #include "kernel_numbers.cuh"
 
 namespace edgekit {
@@ -130,11 +131,11 @@ struct SparseRow {
   }
 };
 
-// y = inner B + x S^T + bias. Warps share the ranks, each lane with an output of its own; then they share the rows of
+// y = inner B + x S^T + base + bias. Warps share the ranks, each lane with an output of its own; then they share the rows of
 // the residual, each lane with entries of its own. Grid: (groups of outputs, groups of tokens).
 template <class T>
 __global__ void __launch_bounds__(kLinearThreads, 4)
-    tt_sparse_kernel(const TtSparseLinearParams p, const accum_t<T>* inner) {
+    tt_sparse_kernel(const TtSparseLinearParams p, const accum_t<T>* inner, const accum_t<T>* base) {
   using A = accum_t<T>;
   EDGEKIT_SHARED_MEMORY(memory);
   A* parts = reinterpret_cast<A*>(memory);  // [warps][tokens][outputs], then the residual's [tokens][outputs]
@@ -173,15 +174,28 @@ __global__ void __launch_bounds__(kLinearThreads, 4)
   A total = residual[m * kLinearOutputs + o];
 #pragma unroll
   for (int w = 0; w < kLinearWarps; ++w) total += parts[(w * kLinearTokens + m) * kLinearOutputs + o];
+  const std::size_t at = static_cast<std::size_t>(first + m) * p.outputs + from + o;
+  if (base) total += base[at];
   if (p.bias) total += to_accum(static_cast<const T*>(p.bias)[from + o]);
-  static_cast<T*>(p.y)[static_cast<std::size_t>(first + m) * p.outputs + from + o] = from_accum<T>(total);
+  static_cast<T*>(p.y)[at] = from_accum<T>(total);
+}
+
+// Sums of the base that the workspace holds: none where they are outputs already.
+inline std::size_t base_floats(const TtSparseLinearParams& p) {
+  const bool alone = p.rank == 0 && p.residual == TtResidual::nothing;
+  return p.base.bits == 0 || alone ? 0 : static_cast<std::size_t>(p.tokens) * p.outputs;
 }
 
 template <class T>
 cudaError_t launch_linear(const TtSparseLinearParams& p, void* workspace, cudaStream_t stream) {
   using A = accum_t<T>;
   const auto groups = [](int all, int of) { return static_cast<unsigned>(ceil_div(all, of)); };
-  A* inner = static_cast<A*>(workspace);
+  A* base = base_floats(p) > 0 ? static_cast<A*>(workspace) : nullptr;
+  A* inner = static_cast<A*>(workspace) + base_floats(p);
+  if (p.base.bits != 0) {
+    launch_base<T>(p, base, stream);
+    if (!base) return cudaGetLastError();
+  }
   if (p.rank > 0) {
     const auto start = reinterpret_cast<std::uintptr_t>(p.a.data) | reinterpret_cast<std::uintptr_t>(p.x);
     const bool aligned = p.inputs % 8 == 0 && start % 16 == 0;
@@ -190,7 +204,7 @@ cudaError_t launch_linear(const TtSparseLinearParams& p, void* workspace, cudaSt
   }
   const std::size_t shared = (kLinearWarps + 1) * kLinearTokens * kLinearOutputs * sizeof(A);
   const dim3 blocks(groups(p.outputs, kLinearOutputs), groups(p.tokens, kLinearTokens));
-  EDGEKIT_LAUNCH((tt_sparse_kernel<T>), blocks, kLinearThreads, shared, stream, p, inner);
+  EDGEKIT_LAUNCH((tt_sparse_kernel<T>), blocks, kLinearThreads, shared, stream, p, inner, base);
   return cudaGetLastError();
 }
 

@@ -47,8 +47,12 @@ struct TtSparseLinear {
     one_of("factor_bits", a.factor_bits, {0, 16, 8, 4});
     one_of("value_bits", a.value_bits, {0, 16, 8, 4});
     one_of("group_kept", a.group_kept, {1, 2, 3, 4});
-    if (found.empty() && a.base_bits != 0)
-      found = "base_bits is " + std::to_string(a.base_bits) + ", and the CUDA kernels have no base: it must be 0";
+    one_of("base_bits", a.base_bits, {0, 2, 3, 4});
+    one_of("zero_points", a.zero_points, {0, 1});
+    one_of("input_bits", a.input_bits, {24, 16});  // the kernels do not round inputs
+    if (found.empty() && a.zero_points != 0 && a.base_bits == 0) found = "zero_points is 1 without a base";
+    if (found.empty() && (a.base_block < 32 || a.base_block % 32 != 0 || a.base_block > kMost))
+      found = "base_block is " + std::to_string(a.base_block) + ", not a multiple of 32";
     for (const auto& [name, value] : {std::pair{"factor_block", a.factor_block}, {"value_block", a.value_block}}) {
       if (found.empty() && (value < 16 || value % 16 != 0 || value > kMost))
         found = std::string(name) + " is " + std::to_string(value) + ", not a multiple of 16";
@@ -57,6 +61,8 @@ struct TtSparseLinear {
       found = "out_features, rank and entries are beyond 1 to 2^31 - 1";
     if (found.empty() && ((a.low_rank != 0) != (a.rank > 0) || (a.residual != 0) != (a.entries > 0)))
       found = "rank or entries contradict low_rank or residual";
+    if (found.empty() && a.low_rank == 0 && a.residual == 0 && a.base_bits == 0)
+      found = "there is neither a base, nor a pair, nor a residual";
     return found;
   }
 
@@ -68,6 +74,7 @@ struct TtSparseLinear {
     const std::int64_t bits = a.residual == 1 ? 16 * a.entries : a.residual == 2 ? a.out_features * inputs : 2 * a.entries;
     const auto words = [](std::int64_t count, std::int64_t width) { return (count * width + 31) / 32; };
     const auto scales = [](std::int64_t count, std::int64_t block) { return (count + block - 1) / block; };
+    const std::int64_t of_base = (a.out_features + 15) / 16 * 16 * scales(inputs, a.base_block);
     const struct {
       const char *letter, *name;
       std::int64_t wanted;
@@ -77,7 +84,10 @@ struct TtSparseLinear {
                {"B_W", "b", words(a.rank * a.out_features, a.factor_bits)},
                {"B_S", "b_scales", scales(a.rank * a.out_features, a.factor_block)},
                {"V_W", "values", words(a.entries, a.value_bits)},
-               {"V_S", "value_scales", scales(a.entries, a.value_block)}};
+               {"V_S", "value_scales", scales(a.entries, a.value_block)},
+               {"Q_W", "base", of_base * (a.base_block / 32) * a.base_bits},
+               {"Q_S", "base_scales", of_base},
+               {"Q_Z", "base_zeros", words(of_base, a.base_bits)}};
     for (const auto& each : all) {
       const std::int64_t found = sizes.of(each.letter);
       if (found >= 0 && found != each.wanted)
@@ -134,6 +144,8 @@ struct TtSparseLinear {
     p.a.block = p.b.block = static_cast<int>(a.factor_block);
     p.values.bits = value_bits(a);
     p.values.block = static_cast<int>(a.value_block);
+    p.base.bits = base_bits(a);
+    p.base.block = static_cast<int>(a.base_block);
     if (!call.inputs) return p;
 
     const auto in = [&](Input input) { return at(input) < 0 ? nullptr : call.inputs[at(input)]; };
@@ -144,6 +156,9 @@ struct TtSparseLinear {
     p.values.data = in(Input::kValues), p.values.scales = scales(Input::kValueScales);
     p.starts = static_cast<const std::int32_t*>(in(Input::kStarts));
     p.positions = static_cast<const std::int32_t*>(in(Input::kPositions));
+    p.base.words = static_cast<const std::uint32_t*>(in(Input::kBase));
+    p.base.scales = scales(Input::kBaseScales);
+    p.base.zeros = static_cast<const std::uint16_t*>(in(Input::kBaseZeros));
     p.bias = in(Input::kBias);
     p.y = call.outputs[0];
     return p;

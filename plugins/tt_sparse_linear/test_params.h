@@ -12,7 +12,8 @@ inline TtSparseLinearParams params_of(const std::int64_t* sizes, void* const* te
   TtSparseLinearParams p;
   int i = 0, residual = 0;
   int* const integers[] = {&p.tokens,        &p.inputs,       &p.outputs,   &p.rank,        &p.entries,  &residual,
-                           &p.kept,          &p.a.bits,       &p.a.block,   &p.values.bits, &p.values.block};
+                           &p.kept,          &p.a.bits,       &p.a.block,   &p.values.bits, &p.values.block,
+                           &p.base.bits,     &p.base.block};
   for (int* size : integers) *size = static_cast<int>(sizes[i++]);
   p.residual = static_cast<TtResidual>(residual);
   p.b.bits = p.a.bits, p.b.block = p.a.block;
@@ -24,6 +25,9 @@ inline TtSparseLinearParams params_of(const std::int64_t* sizes, void* const* te
   }
   p.starts = static_cast<const std::int32_t*>(tensors[i++]);
   p.positions = static_cast<const std::int32_t*>(tensors[i++]);
+  p.base.words = static_cast<const std::uint32_t*>(tensors[i++]);
+  p.base.scales = static_cast<const float16*>(tensors[i++]);
+  p.base.zeros = static_cast<const std::uint16_t*>(tensors[i++]);
   p.bias = tensors[i++];
   p.y = tensors[i];
   return p;

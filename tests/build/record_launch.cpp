@@ -53,8 +53,15 @@ cudaError_t launch_tt_sparse_linear(Element element, const TtSparseLinearParams&
   line("element", static_cast<double>(element));
   line("workspace", workspace);
   line("stream", stream);
-  LINE(tokens), LINE(inputs), LINE(outputs), LINE(rank), LINE(entries), LINE(x), LINE(a), LINE(b), LINE(columns);
-  LINE(values), LINE(bias), LINE(y);
+  LINE(tokens), LINE(inputs), LINE(outputs), LINE(rank), LINE(entries), LINE(kept), LINE(x), LINE(starts);
+  LINE(positions), LINE(bias), LINE(y);
+  line("residual", static_cast<double>(p.residual));
+  line("factor_bits", p.a.bits), line("factor_block", p.a.block), line("a", p.a.data), line("a_scales", p.a.scales);
+  line("b", p.b.data), line("b_scales", p.b.scales);
+  line("value_bits", p.values.bits), line("value_block", p.values.block), line("values", p.values.data);
+  line("value_scales", p.values.scales);
+  line("base_bits", p.base.bits), line("base_block", p.base.block), line("base", p.base.words);
+  line("base_scales", p.base.scales), line("base_zeros", p.base.zeros);
   return cudaSuccess;
 }
 
@@ -75,8 +82,8 @@ static Dims dims(const char* word) {
 int main(int argc, char** argv) {
   std::vector<PluginTensorDesc> inputs, outputs;
   std::vector<PluginField> fields;
-  static std::int32_t integers[16];
-  static float reals[16];
+  static std::int32_t integers[32];
+  static float reals[32];
   int part = 0;
   for (int i = 2; i < argc; ++i) {
     if (std::strcmp(argv[i], "--") == 0) {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgekit.ops.registry import operator
-from tests.build.graphs import ATTRIBUTES, FACTORED
+from tests.build.graphs import ATTRIBUTES, FACTORED, tt_sizes
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 FIELDS = ["scale=f:0.1", "value_scale=f:3", "factored_query=i:1", "contextual_key=i:0", "contextual_value=i:1"]
@@ -94,7 +94,7 @@ def record(tmp_path_factory: pytest.TempPathFactory, tensorrt_include: Path, nvc
 
 SIZES = {
     "B": 2, "S": 3, "P": 8, "T": 11, "N": 11, "H": 5, "D": 14, "E": 13, "R_Q": 6, "R_K": 4, "R_V": 9, "L": 64, "F": 7,
-    "D/2": 7, "R": 4, "W": 10, "K": 21, "O": 17, "Z": 12, "Z/2": 6,
+    "D/2": 7, "R": 4, "W": 10, "K": 21, "O": 17,
 }  # fmt: skip
 
 
@@ -149,22 +149,37 @@ def test_shapes_that_break_the_cache_rule_are_refused_before_the_run(record: Pat
     assert recorded(record, "TPAAppend", {"in_place": 0}, SIZES | {"N": 12})["shapes"] == -1
 
 
-@pytest.mark.parametrize("variant", list(itertools.product((0, 1), repeat=2)))
-def test_every_tensor_of_a_compressed_layer_reaches_its_operand(record: Path, variant: tuple[int, int]) -> None:
-    flags = dict(zip(("low_rank", "bias"), variant, strict=True))
-    found = recorded(record, "TTSparseLinear", flags, SIZES)
-    spec = operator("TTSparseLinear")
-    inputs = [operand.name for operand in spec.active_inputs(flags)]
+LAYER = {"low_rank": 1, "bias": 1, "residual": 1, "out_features": 17, "rank": 4, "entries": 12}
+LAYERS = [
+    LAYER,
+    LAYER | {"low_rank": 0, "rank": 0, "bias": 0, "residual": 2, "value_bits": 16},
+    LAYER | {"residual": 0, "entries": 0, "factor_bits": 8, "factor_block": 32},
+    LAYER | {"factor_bits": 4, "value_bits": 8, "value_block": 16, "base_bits": 3, "zero_points": 1, "base_block": 32},
+    LAYER | {"residual": 0, "entries": 0, "low_rank": 0, "rank": 0, "bias": 0, "base_bits": 2, "base_block": 96},
+]
+
+
+def compressed(record: Path, attributes: dict[str, int], changed: dict[str, int]) -> dict[str, float]:
+    values = operator("TTSparseLinear").complete(attributes)
+    return recorded(record, "TTSparseLinear", values, SIZES | tt_sizes(values, SIZES["K"]) | changed)
+
+
+@pytest.mark.parametrize("attributes", LAYERS, ids=str)
+def test_every_tensor_of_a_compressed_layer_reaches_its_operand(record: Path, attributes: dict[str, int]) -> None:
+    found, spec = compressed(record, attributes, {}), operator("TTSparseLinear")
+    values = spec.complete(attributes)
+    inputs = [operand.name for operand in spec.active_inputs(values)]
     for operand in spec.inputs:
         assert found[operand.name] == (1000 + inputs.index(operand.name) if operand.name in inputs else 0)
     assert found["y"] == 2000
-    sizes = {"tokens": 6, "inputs": 21, "outputs": 17, "rank": 4 * flags["low_rank"], "entries": 12}
+    sizes = {"tokens": 6, "inputs": 21, "outputs": 17, "kept": values["group_kept"]}
+    same = ("rank", "entries", "residual", "factor_bits", "factor_block", "value_bits", "value_block")
+    sizes |= {name: values[name] for name in (*same, "base_bits", "base_block")}
     assert {name: found[name] for name in sizes} == sizes
     assert (found["element"], found["workspace"], found["stream"]) == (2, 3000, 4000)
     assert (found["shapes"], found["status"]) == (0, 0)
 
 
-def test_a_compressed_layer_whose_operands_disagree_is_refused(record: Path) -> None:
-    flags = {"low_rank": 1, "bias": 1}
-    for change in ({"Z/2": 5}, {"K": 70000}):
-        assert recorded(record, "TTSparseLinear", flags, SIZES | change)["shapes"] == -1
+@pytest.mark.parametrize("change", [{"I_W": 5}, {"K": 70000}, {"Q_W": 95}, {"Q_S": 31}, {"Q_Z": 4}, {"O": 18}], ids=str)
+def test_a_compressed_layer_whose_operands_disagree_is_refused(record: Path, change: dict[str, int]) -> None:
+    assert compressed(record, LAYERS[3], change)["shapes"] == -1

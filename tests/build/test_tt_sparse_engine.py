@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 
+from edgekit.build.profile import decoder_axes
+from edgekit.checkpoint import open_checkpoint
 from edgekit.contract import FORM_JETPACK6, FORM_TENSORRT
 from edgekit.export.write import MODEL_FILE, write_model
 from tests.build.conftest import Build
 from tests.build.graphs import SIZES, one_operator
+from tests.compress.layerwise.small import compressed
+from tests.parity.tiny_models import export, write_checkpoint
 from tests.rewrite.test_tt_sparse_rules import NAMES, graph_of, rewritten
 
 VARIANTS = [
@@ -19,6 +24,9 @@ VARIANTS = [
     {"residual": 3, "factor_bits": 8, "value_bits": 8},
     {"low_rank": 0, "bias": 0, "residual": 2, "value_bits": 8, "value_block": 16},
     {"residual": 0, "factor_bits": 4},
+    {"residual": 0, "low_rank": 0, "bias": 0, "base_bits": 2},
+    {"base_bits": 3, "zero_points": 1, "base_block": 32, "factor_bits": 4, "value_bits": 8},
+    {"residual": 2, "low_rank": 0, "base_bits": 4, "base_block": 192},
 ]
 
 
@@ -40,7 +48,15 @@ def test_a_compressed_layer_is_one_plugin_layer(
         ({"attributes": {"factor_bits": 3}}, "factor_bits is 3, not one of 0, 16, 8, 4"),
         ({"attributes": {"value_block": 24, "value_bits": 8}}, "value_block is 24, not a multiple of 16"),
         ({"attributes": {"rank": 0}}, "rank or entries contradict low_rank or residual"),
-        ({"attributes": {"base_bits": 3}}, "base_bits is 3, and the CUDA kernels have no base: it must be 0"),
+        ({"attributes": {"base_bits": 5}}, "base_bits is 5, not one of 0, 2, 3, 4"),
+        ({"attributes": {"base_bits": 3, "base_block": 48}}, "base_block is 48, not a multiple of 32"),
+        ({"attributes": {"input_bits": 8}}, "input_bits is 8, not one of 24, 16"),
+        ({"attributes": {"zero_points": 1}}, "zero_points is 1 without a base"),
+        ({"attributes": {"residual": 0, "low_rank": 0}}, "there is neither a base, nor a pair, nor a residual"),
+        ({"attributes": {"base_bits": 3}, "sizes": {"Q_W": 95}}, "base has 95 numbers, not 96"),
+        ({"attributes": {"base_bits": 3}, "sizes": {"Q_S": 32}}, "base_scales has 32 numbers, not 16"),
+        ({"attributes": {"base_bits": 3, "zero_points": 1}, "sizes": {"Q_Z": 1}}, "base_zeros has 1 numbers, not 2"),
+        ({"attributes": {"base_bits": 3}, "dtypes": {"base_scales": "float32"}}, "base_scales is of TensorRT type 0"),
         ({"dtypes": {"positions": "int64"}}, "positions is of TensorRT type 8"),
         ({"dtypes": {"b": "float32"}}, "b is of TensorRT type 0"),
         ({"attributes": {"factor_bits": 4}, "sizes": {"A_S": 7}}, "a_scales has 7 numbers, not 1"),
@@ -91,6 +107,25 @@ def test_layers_of_a_rewritten_graph(build: Build, library: Path, tmp_path: Path
     assert built.get("layers", built)["PLUGIN_V3"] == 4
     assert built["layers"]["MATRIX_MULTIPLY"] == 3 * 2 + 1
     assert built["sparse_weights"] == 1
+
+
+@pytest.mark.parametrize("form", [FORM_TENSORRT, FORM_JETPACK6])
+def test_a_compressed_decoder_has_a_plugin_for_each_of_its_bases(
+    build: Build, library: Path, tmp_path: Path, form: str
+) -> None:
+    """Codes of 2 and 3 bits beside pairs and entries, which TensorRT itself does not read."""
+    source = write_checkpoint(tmp_path / "source", "llama", num_hidden_layers=2, intermediate_size=128)
+    compressed(source, tmp_path / "small", bits_per_weight=4.8, base_bits=(2, 3), allocate=True)
+    bundle = export(open_checkpoint(tmp_path / "small"), tmp_path / "bundle", form, "fp16")
+    axes = decoder_axes(batch=1, new=16, context=48, in_place=True)
+    built = build(
+        bundle.graph,
+        [library],
+        expected={"TTSparseLinear": 14},
+        axes={name: astuple(sizes) for name, sizes in axes.items()},
+    )
+    assert built.get("plugins") == {"TTSparseLinear": 14}, built
+    assert built["layers"]["PLUGIN_V3"] == 14
 
 
 def test_other_engines_have_no_sparse_weights(build: Build) -> None:

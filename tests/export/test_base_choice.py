@@ -13,8 +13,8 @@ from edgekit.export.base_choice import LONGER, why_products
 from edgekit.export.options import ExportOptions
 
 
-def matrix(bits: int, block: int, outputs: int = 512) -> CompressedMatrix:
-    quantized = base(quantize_blocks(np.ones((outputs, 512), np.float32), bits, block))
+def matrix(bits: int, block: int, outputs: int = 512, symmetric: bool = False) -> CompressedMatrix:
+    quantized = base(quantize_blocks(np.ones((outputs, 512), np.float32), bits, block, symmetric=symmetric))
     return CompressedMatrix("dense", (outputs, 512), (quantized,), 0, 0, 0)
 
 
@@ -43,3 +43,25 @@ def test_what_the_operator_does_not_read_is_a_product(bits: int, block: int) -> 
     reason = why_products(matrix(bits, block), ExportOptions(dtype="int8", base="operator"))
     assert reason is not None
     assert f"{bits} bits in blocks of {block}, which the operator does not read" in reason
+
+
+@pytest.mark.parametrize(
+    ("bits", "block", "symmetric", "dtype", "form", "plugin"),
+    [
+        (4, 64, True, "int8", "tensorrt", False),
+        (4, 128, True, "int4", "tensorrt", False),
+        (4, 64, True, "fp16", "tensorrt", True),  # nothing else is codes there
+        (4, 64, True, "int8", "jetpack6", True),  # opset 20 has no blocks
+        (4, 64, False, "int8", "tensorrt", True),
+        (4, 32, True, "int8", "tensorrt", True),
+        (3, 64, True, "int8", "tensorrt", True),
+        (2, 64, True, "int8", "tensorrt", True),
+    ],
+)
+def test_tensorrt_keeps_what_it_reads(
+    bits: int, block: int, symmetric: bool, dtype: str, form: str, plugin: bool
+) -> None:
+    found = matrix(bits, block, symmetric=symmetric)
+    reason = why_products(found, ExportOptions(dtype=dtype, form=form))
+    assert reason == (None if plugin else "TensorRT reads its codes")
+    assert why_products(found, ExportOptions(dtype=dtype, form=form, base="operator")) is None

@@ -138,3 +138,5 @@ def test_options_without_effect() -> None:
     assert idle_options("int8", ["block_size"], "tensorrt") == ["block_size"]
     assert idle_options("int4", ["block_size", "carry_over"], "jetpack6") == ["carry_over"]
     assert idle_options("int4", ["block_size", "carry_over"], "ort") == []
+    assert idle_options("int8", ["base"], "tensorrt") == idle_options("fp16", ["base"], "jetpack6") == []
+    assert idle_options("int8", ["base"], "portable") == ["base"]

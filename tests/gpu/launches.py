@@ -31,7 +31,10 @@ CHOSEN = {
         "frequencies-dropped",
     ),
     "TPAAppend": ("verify-131-width-one", "in-place-decode-65-of-131", "prefill-70"),
-    "TTSparseLinear": ("decode-67-to-131", "prefill-19", "residual-alone-with-bias", "groups-2-of-4", "bitmap-decode"),
+    "TTSparseLinear": (
+        *("decode-67-to-131", "prefill-19", "residual-alone-with-bias", "groups-2-of-4", "bitmap-decode"),
+        *("base-67-to-131", "base-576-to-200", "base-prefill-9", "base-of-2-beside-1"),
+    ),
 }
 
 

@@ -33,6 +33,7 @@ CHOSEN = [
     ("TPAAppend", "in-place-decode-65-of-131"),
     ("TPAAppend", "prefill-70"),
     ("TTSparseLinear", "decode-three-sequences"),
+    ("TTSparseLinear", "base-of-3-beside-1"),
 ]
 Arrays = dict[str, np.ndarray]
 
@@ -166,6 +167,7 @@ def kernels() -> device_library.Kernels:
 
 LINEAR = {"tokens": 1, "inputs": 64, "outputs": 32, "rank": 4, "entries": 4, "residual": 1, "group_kept": 2}
 LINEAR |= {"factor_bits": 4, "factor_block": 64, "value_bits": 8, "value_block": 64}
+LINEAR |= {"base_bits": 0, "base_block": 64}
 
 
 def test_a_launch_without_a_gpu_returns_an_error(kernels: device_library.Kernels) -> None:
@@ -189,6 +191,11 @@ def test_refusals_come_through(
 ) -> None:
     assert kernels.problem("tt_sparse_linear", dtype, sizes) == said
     assert kernels.workspace_bytes("tt_sparse_linear", "float16", LINEAR) == 1 * 4 * 4
+    # The base's sums beside x A^T, but where they are the outputs.
+    base = LINEAR | {"base_bits": 3}
+    assert kernels.workspace_bytes("tt_sparse_linear", "float16", base) == 1 * (4 + 32) * 4
+    alone = base | {"rank": 0, "entries": 0, "residual": 0, "factor_bits": 0, "value_bits": 0}
+    assert kernels.workspace_bytes("tt_sparse_linear", "float16", alone) == 0
 
 
 def test_an_operand_that_the_entry_does_not_know_is_refused(kernels: device_library.Kernels) -> None:

@@ -176,9 +176,12 @@ def tpa_append(inputs: dict[str, np.ndarray], *, in_place: bool, alias: bool = T
 #: Of TTSparseLinear, in the order of its test_params.h.
 TT_SIZES = (
     *("tokens", "inputs", "outputs", "rank", "entries", "residual", "group_kept"),
-    *("factor_bits", "factor_block", "value_bits", "value_block"),
+    *("factor_bits", "factor_block", "value_bits", "value_block", "base_bits", "base_block"),
 )
-TT_TENSORS = (*("x", "a", "a_scales", "b", "b_scales", "values", "value_scales", "starts", "positions", "bias", "y"),)
+TT_TENSORS = (
+    *("x", "a", "a_scales", "b", "b_scales", "values", "value_scales", "starts", "positions"),
+    *("base", "base_scales", "base_zeros", "bias", "y"),
+)
 
 
 def tt_sizes_of(attributes: Mapping[str, Any], inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -189,8 +192,8 @@ def tt_sizes_of(attributes: Mapping[str, Any], inputs: Mapping[str, np.ndarray])
 
 
 def tt_sparse_linear(attributes: dict[str, Any], inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Run the kernels of TTSparseLinear."""
-    arrays = {name: np.array(value, order="C", copy=True) for name, value in inputs.items()}
+    """Run the kernels of TTSparseLinear. What follows an operand in memory is NaN."""
+    arrays = {name: _followed_by_nan(value) for name, value in inputs.items()}
     given = tt_sizes_of(attributes, arrays)
     arrays["y"] = _poison(np.empty((*arrays["x"].shape[:2], given["outputs"]), arrays["x"].dtype))
     sizes = (ctypes.c_int64 * len(TT_SIZES))(*(given[name] for name in TT_SIZES))
@@ -201,6 +204,15 @@ def tt_sparse_linear(attributes: dict[str, Any], inputs: dict[str, np.ndarray]) 
     status = library("tt_sparse_linear").edgekit_tt_sparse_linear(element, sizes, pointers)
     assert status == 0, f"launch returned {status}"
     return arrays["y"]
+
+
+def _followed_by_nan(array: np.ndarray) -> np.ndarray:
+    """A copy, aligned as device memory is, before bytes of 0xff."""
+    memory = np.full(array.nbytes + 192, 0xFF, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _poison(array: np.ndarray) -> np.ndarray:

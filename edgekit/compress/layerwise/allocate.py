@@ -22,6 +22,7 @@ from edgekit.compress.saten.allocation import Option, allocated
 from edgekit.compress.saten.decompose import compress_matrix
 from edgekit.compress.saten.methods.saten_augmented import asked_bytes, possible_bases
 from edgekit.compress.saten.request import Settings
+from edgekit.contract import KIND_DECODER, KIND_ENCODER
 from edgekit.errors import ExportError
 from edgekit.files import atomic_write
 
@@ -32,9 +33,9 @@ SHARES = (0.5, 1.0, 2.0)
 #: Bits per weight that a matrix may get, as shares of the average, in steps of STEP bits.
 LEAST, MOST, STEP = 0.6, 1.7, 0.125
 
-#: Losses are shared out by loss^DAMPING: they are of second order and of few tokens, and at their word (1) they starve
-#: what seems to matter least. Chosen by perplexity, see docs/compression.md.
-DAMPING = 0.75
+#: Losses are shared out by loss^damping: they are of second order and of few tokens, and at their word (1) they starve
+#: what seems to matter least. By kind of model, chosen by what became of one: docs/compression.md.
+DAMPING = {KIND_DECODER: 0.75, KIND_ENCODER: 0.35}
 
 
 def probes(
@@ -90,6 +91,7 @@ def shared(
     points: Mapping[str, Points],
     budget: int,
     settings: Settings,
+    damping: float = DAMPING[KIND_DECODER],
 ) -> dict[str, Option]:
     """Matrix -> its bytes and the loss that is expected there, together at most `budget`.
 
@@ -102,11 +104,11 @@ def shared(
     for name, shape in matrices.items():
         size = shape[0] * shape[1]
         options[name] = [
-            Option(f"{method} at {8 * nbytes / size:.3g} bits", nbytes, loss**DAMPING)
+            Option(f"{method} at {8 * nbytes / size:.3g} bits", nbytes, loss**damping)
             for nbytes, loss in _sizes(method, shape, _measured(method, points, name), average, settings)
         ]
     chosen = allocated(options, budget)
-    return {name: replace(option, loss=option.loss ** (1 / DAMPING)) for name, option in chosen.items()}
+    return {name: replace(option, loss=option.loss ** (1 / damping)) for name, option in chosen.items()}
 
 
 def timed(
@@ -115,6 +117,7 @@ def timed(
     points: Mapping[str, Points],
     nanoseconds: int,
     settings: Settings,
+    damping: float = DAMPING[KIND_DECODER],
 ) -> dict[str, Choice]:
     """Matrix -> the base and correction for which losses are least where one token's products may take so long.
 
@@ -130,7 +133,7 @@ def timed(
         for name, shape in matrices.items()
     }
     options = {
-        name: [Option(key, each.nanoseconds, each.loss**DAMPING) for key, each in several.items()]
+        name: [Option(key, each.nanoseconds, each.loss**damping) for key, each in several.items()]
         for name, several in found.items()
     }
     least = sum(min(option.nbytes for option in several) for several in options.values())

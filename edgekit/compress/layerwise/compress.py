@@ -14,7 +14,7 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.checkpoint.compressed import RECORD, CompressedCheckpoint
 from edgekit.checkpoint.tm_params import FILE as TM_FILE
 from edgekit.compress.attention.write import check_destination, new_directory
-from edgekit.compress.layerwise.allocate import probe_layer, probes, shared, timed
+from edgekit.compress.layerwise.allocate import DAMPING, probe_layer, probes, shared, timed
 from edgekit.compress.layerwise.bounds import check_budget, check_plan
 from edgekit.compress.layerwise.calibrate import calibrate
 from edgekit.compress.layerwise.estimate import estimate
@@ -223,12 +223,13 @@ def _planned(options: CompressOptions, sizes: Sizes, layers: _Layers, calibratio
         if files is None:
             return None
         points = {name: value for path in files for name, value in json.loads(path.read_text()).items()}
+        damping, chosen_from = DAMPING[kind_of(layers.checkpoint.config)], settings_from(settings)
         if options.target_ms is None:
-            chosen = shared(options.method, sizes.matrices, points, budget, settings_from(settings))
+            chosen = shared(options.method, sizes.matrices, points, budget, chosen_from, damping)
             entries = [Entry(name, options.method, each.nbytes, {}, each.loss) for name, each in chosen.items()]
         else:
             nanoseconds = int(1e6 * options.target_ms)
-            fast = timed(options.method, sizes.matrices, points, nanoseconds, settings_from(settings))
+            fast = timed(options.method, sizes.matrices, points, nanoseconds, chosen_from, damping)
             entries = [Entry(name, options.method, c.nbytes, _of(c, options), c.loss) for name, c in fast.items()]
             bits = 8 * sum(entry.nbytes for entry in entries) / sizes.compressed_weights
     entries = with_times(entries, sizes.matrices, settings)

@@ -18,11 +18,6 @@ def available() -> str | None:
     return host_library.missing_compiler()
 
 
-def lacks_case(attributes: dict[str, Any]) -> str | None:
-    """Why this backend does not run a node; None if it does."""
-    return "the CUDA kernels have no base" if attributes.get("base_bits") else None
-
-
 def run(
     spec: OpSpec, attributes: dict[str, Any], inputs: dict[str, np.ndarray], in_place: bool
 ) -> dict[str, np.ndarray]:
