@@ -267,6 +267,29 @@ def test_time_is_kept_or_refused(llama: Path) -> None:
         estimate(checkpoint, options(minutes=0.5 * one / 60), sizes, None, timed)
 
 
+def test_a_plan_is_estimated_by_what_it_says(llama: Path, tmp_path: Path) -> None:
+    """Its rounds, its calibration and the matrices that it names; one fit takes a second and each further round two."""
+    from edgekit.compress.layerwise.compress import asked_plan, checked
+    from edgekit.compress.layerwise.estimate import estimate
+    from edgekit.compress.layerwise.speed import FitTime
+
+    checkpoint = open_checkpoint(llama)
+    compressed(llama, tmp_path / "plan.json", plan_only=True, rounds=3)
+    sizes = checked(checkpoint, options())
+    document = json.loads((tmp_path / "plan.json").read_text())
+    document["matrices"] = document["matrices"][:5]
+    (tmp_path / "less.json").write_text(json.dumps(document))
+    seconds = {}
+    for name in ("plan", "less"):
+        plan = asked_plan(options(), sizes, tmp_path / f"{name}.json")
+        expected = estimate(checkpoint, options(sequences=999), sizes, plan, lambda fit: FitTime(1.0, 2.0))
+        assert expected.rounds == 3
+        seconds[name] = expected.seconds
+    assert seconds["plan"] - seconds["less"] == pytest.approx(9 * 5.0, abs=0.5)
+    own = estimate(checkpoint, options(rounds=3), sizes, None, lambda fit: FitTime(1.0, 2.0))
+    assert seconds["plan"] == pytest.approx(own.seconds, abs=0.5)
+
+
 def test_what_is_compressed_is_not_compressed_again(llama: Path, tmp_path: Path) -> None:
     compressed(llama, tmp_path / "out")
     with pytest.raises(CheckpointError, match="compressed once"):
