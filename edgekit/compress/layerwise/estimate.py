@@ -13,6 +13,7 @@ from edgekit.compress.layerwise.allocate import probes
 from edgekit.compress.layerwise.options import CompressOptions, Sizes, budget_of, stored_bytes_of
 from edgekit.compress.layerwise.plan import Entry, Plan, settings_from
 from edgekit.compress.layerwise.speed import Fit, FitTime, fit_time, products_per_s
+from edgekit.compress.layerwise.stack import layer_of
 from edgekit.contract import KIND_ENCODER
 from edgekit.errors import DoesNotFit
 from edgekit.models.registry import kind_of
@@ -22,7 +23,7 @@ from edgekit.words import counted
 CALIBRATION_PASSES = 4
 #: Share of a lone product's speed that a model's passes reach, with all that is no product and the moments; and
 #: seconds of reading the text and of starting processes. Measured with MiniLM and SmolLM2-135M.
-CALIBRATION_SHARE, START_S = 0.35, 8.0
+CALIBRATION_SHARE, START_S = 0.6, 8.0
 BASE_BYTES = 420 << 20
 #: float64 matrices of a fit at one time, of the layer's largest matrix [N, K] and of its moments [K, K].
 COPIES = 8
@@ -75,7 +76,8 @@ def estimate(
     fitting = options.workers * (BASE_BYTES + 8 * COPIES * largest)
     # An encoder has no head; a decoder's is run once, forward and back to its input.
     head = 0 if kind_of(checkpoint.config) == KIND_ENCODER else 2 * int(checkpoint.config["vocab_size"]) * hidden
-    products = (CALIBRATION_PASSES * sizes.compressed_weights + head) * tokens
+    inside = sum(math.prod(checkpoint.spec(name).shape) for name in checkpoint.names() if layer_of(name) is not None)
+    products = (CALIBRATION_PASSES * inside + head) * tokens
     measuring = products / (CALIBRATION_SHARE * products_per_s(hidden))
     once, rounds_of = _fitting(options, sizes, plan, timed)
     # Layers are fitted as wholes: with three workers, four layers take as long as six.
