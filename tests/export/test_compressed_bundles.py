@@ -214,6 +214,8 @@ def test_bases_that_tensorrt_does_not_read_are_plugins(
     nodes = [node for node in onnx.load(found.graph).graph.node if node.op_type == "TTSparseLinear"]
     assert len(nodes) == 14
     assert all(each.i in (2, 3, 4) for node in nodes for each in node.attribute if each.name == "base_bits")
+    # On the CPU, where ONNX Runtime makes some of these nodes' float16 operands float32.
+    assert parity_of(found, checkpoint, tokens=8).passed
     # A plugin of its own, without a body that would win over it, where the parser prefers bodies.
     assert bool(onnx.load(found.graph, load_external_data=False).functions) == (form == "tensorrt")
 
