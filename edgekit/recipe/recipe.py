@@ -20,6 +20,7 @@ else:
 
 SCHEMA = 1
 DTYPES = ("fp32", "fp16", "int8", "int4")
+BASES = ("auto", "operator", "products")
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class QuantizationTable:
     carry_over: bool | None = key(None)
     calibration_sequences: int | None = key(None, least=1)
     calibration_length: int | None = key(None, least=2)
+    base: str | None = key(None, choices=BASES)
 
 
 @dataclass(frozen=True)

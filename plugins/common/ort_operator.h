@@ -157,6 +157,20 @@ class Context {
     return static_cast<int>(count);
   }
 
+  // Element type of input `index`.
+  int input_type(int index) const {
+    const Value* value = nullptr;
+    check(api_.get(KernelContext_GetInput)(context_, static_cast<std::size_t>(index), &value));
+    if (!value) return kUndefined;
+    TensorInfo* info = nullptr;
+    check(api_.get(GetTensorTypeAndShape)(value, &info));
+    int type = kUndefined;
+    Status* status = api_.get(GetTensorElementType)(info, &type);
+    api_.get(ReleaseTensorTypeAndShapeInfo)(info);
+    check(status);
+    return type;
+  }
+
   // Input `index`, which must be a tensor of type T with `rank` dimensions. `name` is for messages.
   template <class T>
   Tensor<const T> input(int index, const char* name, int rank) const {

@@ -1,4 +1,11 @@
 // edgekit::TTSparseLinear for ONNX Runtime on the CPU: what a call must satisfy, and the layer of cpu_linear.h.
+#include <algorithm>
+#include <functional>
+#include <numeric>
+#include <string>
+#include <type_traits>
+#include <vector>
+
 #include "../common/axes.h"
 #include "cpu_linear.h"
 #include "generated.h"
@@ -58,6 +65,7 @@ class TTSparseLinear {
     axes.state("R", rank_, "rank");
     axes.state("E", entries_, "entries");
     tt_sparse::Problem<T> p{};
+    Made made;
     p.x = input<T>(context, axes, Input::kX);
     p.inputs = axes["K"];
     p.outputs = out_features_;
@@ -68,17 +76,19 @@ class TTSparseLinear {
     if (p.inputs < 1) throw ort::Refusal("K must be at least 1", "it is 0");
     const std::int64_t weights = std::int64_t{out_features_} * p.inputs;
     if (low_rank_) {
-      p.a = numbers(context, axes, Input::kA, Input::kAScales, factor_bits_, factor_block_, std::int64_t{rank_} * p.inputs);
-      p.b = numbers(context, axes, Input::kB, Input::kBScales, factor_bits_, factor_block_,
+      p.a = numbers(context, axes, made, Input::kA, Input::kAScales, factor_bits_, factor_block_,
+                    std::int64_t{rank_} * p.inputs);
+      p.b = numbers(context, axes, made, Input::kB, Input::kBScales, factor_bits_, factor_block_,
                     std::int64_t{rank_} * out_features_);
     }
     if (residual_) {
       if (residual_ != tt_sparse::kGroups) p.starts = input<std::int32_t>(context, axes, Input::kStarts);
       p.positions = input<std::int32_t>(context, axes, Input::kPositions);
       check_positions(axes, p.inputs, weights);
-      p.values = numbers(context, axes, Input::kValues, Input::kValueScales, value_bits_, value_block_, entries_);
+      p.values = numbers(context, axes, made, Input::kValues, Input::kValueScales, value_bits_, value_block_,
+                         entries_);
     }
-    if (base_bits_) p.base = base(context, axes, p.inputs);
+    if (base_bits_) p.base = base(context, axes, made, p.inputs);
     p.digits = input_bits_ / 8;
     if (bias_) p.bias = input<T>(context, axes, Input::kBias);
     const std::int64_t tokens = static_cast<std::int64_t>(axes["B"]) * axes["S"];
@@ -90,6 +100,9 @@ class TTSparseLinear {
   }
 
  private:
+  // Arrays that a call makes of its operands.
+  using Made = std::vector<std::vector<float16>>;
+
   static int size(const ort::Attributes& attributes, const char* of, std::int64_t least) {
     const std::int64_t value = attributes.integer(of);
     if (value < least || value > std::numeric_limits<std::int32_t>::max())
@@ -133,14 +146,14 @@ class TTSparseLinear {
                          "K is " + std::to_string(width) + ", entries " + std::to_string(entries_));
   }
 
-  tt_sparse::Base base(ort::Context& context, ort::Axes& axes, int inputs) const {
+  tt_sparse::Base base(ort::Context& context, ort::Axes& axes, Made& made, int inputs) const {
     tt_sparse::Base found;
     found.bits = base_bits_, found.block = base_block_, found.inputs = inputs;
     const std::int64_t tiles = (std::int64_t{out_features_} + tt_sparse::kTile - 1) / tt_sparse::kTile;
     const std::int64_t scales = tiles * tt_sparse::kTile * found.blocks();
     found.words = reinterpret_cast<const std::uint8_t*>(input<std::int32_t>(context, axes, Input::kBase));
     expect("base", axes["Q_W"], scales * base_block_ / 32 * base_bits_);
-    found.scales = input<float16>(context, axes, Input::kBaseScales);
+    found.scales = halves(context, axes, made, Input::kBaseScales);
     expect("base_scales", axes["Q_S"], scales);
     if (zero_points_) {
       found.zeros = reinterpret_cast<const std::uint16_t*>(input<std::int32_t>(context, axes, Input::kBaseZeros));
@@ -149,17 +162,17 @@ class TTSparseLinear {
     return found;
   }
 
-  tt_sparse::Numbers<T> numbers(ort::Context& context, ort::Axes& axes, Input which, Input scales, int bits, int block,
-                                std::int64_t count) const {
+  tt_sparse::Numbers<T> numbers(ort::Context& context, ort::Axes& axes, Made& made, Input which, Input scales, int bits,
+                                int block, std::int64_t count) const {
     tt_sparse::Numbers<T> found{bits, block, nullptr, nullptr};
     if (bits == 0) {
       found.data = input<T>(context, axes, which);
     } else if (bits == 16) {
-      found.data = input<float16>(context, axes, which);
+      found.data = halves(context, axes, made, which);
     } else {
       found.data = input<std::int32_t>(context, axes, which);
       expect(names::kInputNames[static_cast<int>(which)], axes[letters(which)], (count * bits + 31) / 32);
-      found.scales = input<float16>(context, axes, scales);
+      found.scales = halves(context, axes, made, scales);
       expect(names::kInputNames[static_cast<int>(scales)], axes[letters(scales)], (count + block - 1) / block);
     }
     return found;
@@ -169,11 +182,28 @@ class TTSparseLinear {
     return names::input_axes(which, low_rank_, bias_, residual_, factor_bits_, value_bits_, base_bits_, zero_points_);
   }
 
+  // An operand of float16. Where a node of float16 has no other of that type beside it that a CPU computes, ONNX Runtime
+  // makes it one of float32, whatever its inputs are for: they then hold the same values in float32.
+  const float16* halves(ort::Context& context, ort::Axes& axes, Made& made, Input which) const {
+    if (!std::is_same_v<T, float> || context.input_type(index_of(which)) != ort::element_type<float>())
+      return input<float16>(context, axes, which);
+    const char* operand = names::kInputNames[static_cast<int>(which)];
+    const auto wide = context.input<float>(index_of(which), operand, ort::rank_of(letters(which)));
+    axes.bind(operand, letters(which), wide.shape);
+    const std::size_t count = std::accumulate(wide.shape.begin(), wide.shape.end(), std::size_t{1}, std::multiplies<>());
+    std::vector<float16>& found = made.emplace_back(count);
+    std::transform(wide.data, wide.data + count, found.begin(), [](float x) { return edgekit::from_accum<float16>(x); });
+    return found.data();
+  }
+
+  int index_of(Input which) const {
+    return names::input_index(which, low_rank_, bias_, residual_, factor_bits_, value_bits_, base_bits_, zero_points_);
+  }
+
   template <class E>
   const E* input(ort::Context& context, ort::Axes& axes, Input which) const {
     const char* operand = names::kInputNames[static_cast<int>(which)];
-    const int index = names::input_index(which, low_rank_, bias_, residual_, factor_bits_, value_bits_, base_bits_, zero_points_);
-    const ort::Tensor<const E> tensor = context.input<E>(index, operand, ort::rank_of(letters(which)));
+    const ort::Tensor<const E> tensor = context.input<E>(index_of(which), operand, ort::rank_of(letters(which)));
     axes.bind(operand, letters(which), tensor.shape);
     return tensor.data;
   }

@@ -45,7 +45,7 @@ def test_the_steps_are_told_on_stdout_and_progress_on_stderr(workshop: Workshop)
         ["bundle", "done"],
     ]
     assert lines[5] == ["next:", "edgekit", "chat", "bundles/tiny.cpu"]
-    assert "writing ... (1 tensors)" in result.stderr
+    assert "writing ... (1 tensor)" in result.stderr
     assert "writing" not in result.stdout
 
 

@@ -193,7 +193,7 @@ SYMMETRIC: dict[str, Any] = {"symmetric": True, "base_bits": (4,), "bits_per_wei
     ("form", "dtype", "settings"),
     [
         ("tensorrt", "fp16", {"method": "dense", "bits_per_weight": 3.3, "base_bits": (3,)}),
-        ("tensorrt", "int8", {"method": "dense", "bits_per_weight": 3.3, "base_bits": (2, 3), "symmetric": True}),
+        ("tensorrt", "int8", {"method": "dense", "bits_per_weight": 3.25, "base_bits": (2, 3), "symmetric": True}),
         ("tensorrt", "int4", {"bits_per_weight": 5.2, "allocate": True}),
         ("tensorrt", "fp16", SYMMETRIC),
         ("jetpack6", "int8", SYMMETRIC),
@@ -214,6 +214,14 @@ def test_bases_that_tensorrt_does_not_read_are_plugins(
     nodes = [node for node in onnx.load(found.graph).graph.node if node.op_type == "TTSparseLinear"]
     assert len(nodes) == 14
     assert all(each.i in (2, 3, 4) for node in nodes for each in node.attribute if each.name == "base_bits")
+    # On the CPU, where ONNX Runtime makes some of these nodes' float16 operands float32.
+    failure = parity_of(found, checkpoint, tokens=8).failure
+    if (form, dtype) == ("jetpack6", "int8"):
+        # Its codes have a scale per output: an embedding stored in blocks is rounded again, and parity says so.
+        assert failure is not None
+        assert "weight model.embed_tokens.weight" in failure
+    else:
+        assert failure is None
     # A plugin of its own, without a body that would win over it, where the parser prefers bodies.
     assert bool(onnx.load(found.graph, load_external_data=False).functions) == (form == "tensorrt")
 

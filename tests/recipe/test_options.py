@@ -60,7 +60,8 @@ def test_every_option_of_an_export_can_be_written_in_a_recipe(tmp_path: Path) ->
         "draft_tokens": 2,
     }
     (tmp_path / "heads.safetensors").write_bytes(b"heads")
-    assert set(chosen) == {item.name for item in fields(ExportOptions)}
+    # "base" has no effect in the form portable; the next test has it.
+    assert set(chosen) | {"base"} == {item.name for item in fields(ExportOptions)}
     quantization = [
         "block_size = 64",
         "allowed_cost = 0.5",
@@ -75,6 +76,11 @@ def test_every_option_of_an_export_can_be_written_in_a_recipe(tmp_path: Path) ->
     )
     path = write_recipe(tmp_path, ("block_size = 32", "\n".join(quantization)), ("", rest))
     assert export_options(read_recipe(path)) == ExportOptions(**chosen)
+
+
+def test_what_multiplies_by_codes_can_be_written_in_a_recipe(tmp_path: Path) -> None:
+    recipe = read_recipe(write_recipe(tmp_path, ("block_size = 32", 'base = "products"')))
+    assert export_options(recipe) == ExportOptions(dtype="int4", form="ort", base="products")
 
 
 def with_heads(folder: Path, *lines: str) -> Path:
