@@ -252,7 +252,7 @@ def budget_of(options: CompressOptions, sizes: Sizes) -> int:
         raise ExportError(
             f"the weights that are not compressed (embeddings, norms) take {sizes.kept_bytes:,} bytes",
             f"{whole:,} bytes were asked for in all",
-            f"ask for more than {sizes.kept_bytes:,} bytes (a ratio of {least:.3f}), give --bits-per-weight of the matrices "
-            "alone, or make tables smaller with --embeddings int8",
+            f"ask for more than {sizes.kept_bytes:,} bytes (a ratio of {least:.3f}), give --bits-per-weight of the "
+            "matrices alone, or make tables smaller with --embeddings int8",
         )
     return whole - sizes.kept_bytes
