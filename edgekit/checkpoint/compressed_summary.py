@@ -44,9 +44,7 @@ def compression_summary(checkpoint: CompressedCheckpoint, times: Times | None = 
         ],
         "product_s": sum(row["product_s"] for row in fitted) if times else None,
         "int4_product_s": sum(row["int4_product_s"] for row in fitted) if times else None,
-        "slower_than_int4": [row["matrix"] for row in fitted if row["product_s"] > row["int4_product_s"]]
-        if times
-        else None,
+        "slower_than_int4": _slower(fitted) if times else None,
     }
 
 

@@ -94,7 +94,7 @@ def planned_seconds(shape: tuple[int, int], bits: int, block: int, rank: int, en
     if entries:
         rest += rates.row * rows + rates.entry["columns"] * entries
     if bits not in rates.base:
-        return 1e-9 * (rates.product + rates.dense * weights * bits / 4 + (rest + rates.layer) * (rest > 0))
+        return 1e-9 * (rates.product + rates.dense * weights + (rest + rates.layer) * (rest > 0))
     scales = rates.scale * rows * -(-columns // block)
     return 1e-9 * (rates.layer + rates.base[bits] * weights + scales + rest)
 
