@@ -21,8 +21,9 @@ from torch import Tensor
 from tests import gpu_tools
 from tests.gpu import timing
 from tests.gpu.host_kernels import HostKernels
+from tests.gpu.timed_append import Append
 from tests.gpu.timed_attention import Attention
-from tests.gpu.timed_others import Append, Linear
+from tests.gpu.timed_linear import Linear
 from tests.gpu.timed_rows import all_work
 from tests.plugins import host_library
 
@@ -34,6 +35,8 @@ SMALL: list[Subject] = [
     Attention("prefill", 5, 8, (3, 2, 2), 37, new=37),
     Attention("converted", 6, 8, (1, 2, 2), 70, kv_heads=2, dense=True, dtype="float32"),
     Linear(40, 24, 6, 4, tokens=3),
+    Linear(100, 40, 0, 0, tokens=2, residual=0, base_bits=3),
+    Linear(128, 64, 8, 4, factor_bits=8, value_bits=8, base_bits=4, base_block=32),
     Append(2, 5, 20, batch=2),
     Append(2, 5, 20, batch=2, new=7),
     Append(2, 5, 20, batch=2, grow=True),
@@ -246,7 +249,7 @@ def test_the_document_says_what_was_not_run_and_why(capsys: pytest.CaptureFixtur
     def wrote(document: dict[str, Any]) -> None:
         documents.append(len(document["rows"]))
 
-    works = [SMALL[4], SMALL[5]]
+    works = [SMALL[4], SMALL[7]]
     found = timing.timings(machine, works, until=time.monotonic() + 60, copy_size=1 << 16, wrote=wrote)
     assert documents == [1, 2]
     assert found["copy"]["bytes_per_s"] > 0

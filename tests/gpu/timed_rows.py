@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tests.gpu.timed_append import Append
 from tests.gpu.timed_attention import Attention
-from tests.gpu.timed_others import Append, Linear
+from tests.gpu.timed_linear import Linear
 
 
 def all_work() -> Iterator[Attention | Linear | Append]:
@@ -23,6 +24,15 @@ def all_work() -> Iterator[Attention | Linear | Append]:
             for shape in shapes:
                 yield Attention(*shape, context, batch)
             yield Attention(*converted, context, batch, kv_heads=8, dense=True)
+    for outputs in (4096, 14336):
+        for tokens in (1, 8):
+            for bits in (4, 3, 2):
+                yield Linear(4096, outputs, 0, 0, tokens, residual=0, base_bits=bits)
+            yield Linear(4096, outputs, 32, 20, tokens, factor_bits=8, value_bits=8, base_bits=3)
+    for tokens in (1, 8):
+        yield Linear(576, 1536, 0, 0, tokens, residual=0, base_bits=4)
+        yield Linear(576, 1536, 8, 6, tokens, factor_bits=8, value_bits=8, base_bits=4)
+    yield Linear(4096, 4096, 0, 0, 512, residual=0, base_bits=4)
     for size, rank in ((576, 72), (2048, 256), (4096, 512)):
         for tokens in (1, 8):
             yield Linear(size, size, rank, size // 20 // 2 * 2, tokens)

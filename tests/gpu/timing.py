@@ -32,8 +32,9 @@ from edgekit.device.telemetry import Recorder
 from edgekit.errors import EdgekitError
 from edgekit.files import atomic_write
 from tests import gpu_tools
+from tests.gpu.timed_append import Append
 from tests.gpu.timed_attention import Attention
-from tests.gpu.timed_others import Append, Linear
+from tests.gpu.timed_linear import Linear
 from tests.gpu.timed_rows import all_work
 from tests.plugins.device_library import library, prepared
 

@@ -1,4 +1,4 @@
-"""edgekit::TTSparseLinear and edgekit::TPAAppend to be timed, beside torch's dense product and copies."""
+"""edgekit::TTSparseLinear to be timed, beside torch's dense product."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from edgekit.ops.registry import operator
+from edgekit.ops.tt_sparse_base import base_operands
 from edgekit.ops.tt_sparse_rows import positions
 from tests.gpu.timed_work import DTYPES, Machine, Work, closeness, ends, sets_of, workspace_of, worse
 from tests.plugins.host_library import TT_SIZES
@@ -23,7 +24,10 @@ class Linear:
     """TTSparseLinear of a rank and a number of entries per row, beside the dense product.
 
     Attributes:
-        residual: 1: columns, 2: a bitmap, 3: two of four, whatever `entries` says.
+        rank: 0: no low-rank part.
+        residual: 0: none, 1: columns, 2: a bitmap, 3: two of four, whatever `entries` says.
+        base_bits: 0: no base; else codes with zero points.
+        base_block: weights to a scale of the base.
     """
 
     inputs: int
@@ -35,26 +39,34 @@ class Linear:
     residual: int = 1
     factor_bits: int = 0
     value_bits: int = 0
+    base_bits: int = 0
+    base_block: int = 64
     stem = "tt_sparse_linear"
 
     @property
     def name(self) -> str:
         stored = {0: self.dtype, 16: "float16", 8: "int8", 4: "int4"}
-        where = {1: "columns", 2: "bitmap", 3: "2:4"}[self.residual]
-        return f"{self.inputs} x {self.outputs}, {stored[self.factor_bits]} pair, {where} of {stored[self.value_bits]}"
+        parts = [f"{self.inputs} x {self.outputs}"]
+        if self.base_bits:
+            parts.append(f"base of {self.base_bits} bits by {self.base_block}")
+        if self.rank:
+            parts.append(f"{stored[self.factor_bits]} pair")
+        if self.residual:
+            where = {1: "columns", 2: "bitmap", 3: "2:4"}[self.residual]
+            parts.append(f"{where} of {stored[self.value_bits]}")
+        return ", ".join(parts)
 
     @property
     def kept(self) -> int:
         """Entries of each row."""
-        return self.inputs // 2 if self.residual == 3 else self.entries
+        return {0: 0, 3: self.inputs // 2}.get(self.residual, self.entries)
 
     def bytes_moved(self) -> int:
         width = torch.finfo(DTYPES[self.dtype]).bits // 8
         numbers = self._bytes(self.rank * (self.inputs + self.outputs), self.factor_bits)
         numbers += self._bytes(self.outputs * self.kept, self.value_bits)
-        index = {1: 2 * self.kept, 2: self.inputs / 8, 3: self.kept / 4}[self.residual] + (
-            4 if self.residual < 3 else 0
-        )
+        index = {0: 0, 1: 2 * self.kept + 4, 2: self.inputs / 8 + 4, 3: self.kept / 4}[self.residual]
+        numbers += sum(array.nbytes for array in self._base().values())
         return int(numbers + self.outputs * index + width * self.tokens * (self.inputs + self.outputs))
 
     def _bytes(self, count: int, bits: int) -> float:
@@ -79,15 +91,18 @@ class Linear:
             return {name: words, scales: normal(-(-size // BLOCK), dtype=torch.float16, scale=step)}
 
         operands = {"x": normal(1, self.tokens, self.inputs)}
-        operands |= numbers("a", "a_scales", (self.rank, self.inputs), self.factor_bits, self.inputs**-0.5)
-        operands |= numbers("b", "b_scales", (self.rank, self.outputs), self.factor_bits, self.rank**-0.5)
-        where = {name: torch.from_numpy(array).to(device) for name, array in self._positions().items()}
+        if self.rank:
+            operands |= numbers("a", "a_scales", (self.rank, self.inputs), self.factor_bits, self.inputs**-0.5)
+            operands |= numbers("b", "b_scales", (self.rank, self.outputs), self.factor_bits, self.rank**-0.5)
+        where = {name: torch.from_numpy(array).to(device) for name, array in self._fixed().items()}
         operands |= {name: array.expand(sets, *array.shape).contiguous() for name, array in where.items()}
-        operands |= numbers("values", "value_scales", (count,), self.value_bits, self.inputs**-0.5)
-        attributes = spec.complete({
-            "out_features": self.outputs, "rank": self.rank, "entries": count, "low_rank": 1, "bias": 0,
+        if count:
+            operands |= numbers("values", "value_scales", (count,), self.value_bits, self.inputs**-0.5)
+        parts = {"low_rank": int(self.rank > 0), "base_bits": self.base_bits, "zero_points": int(self.base_bits > 0)}
+        attributes = spec.complete(parts | {
+            "out_features": self.outputs, "rank": self.rank, "entries": count, "bias": 0,
             "residual": self.residual, "factor_bits": self.factor_bits, "value_bits": self.value_bits,
-            "factor_block": BLOCK, "value_block": BLOCK,
+            "factor_block": BLOCK, "value_block": BLOCK, "base_block": self.base_block,
         })  # fmt: skip
         sizes = {"tokens": self.tokens, "inputs": self.inputs, "outputs": self.outputs}
         sizes |= {name: attributes[name] for name in TT_SIZES if name not in sizes}
@@ -125,85 +140,23 @@ class Linear:
             facts={"sets": sets, "of_dense_bytes": self.bytes_moved() / dense_bytes},
         )
 
+    def _fixed(self) -> dict[str, np.ndarray]:
+        """The base's operands and the entries' places, alike for every set of operands."""
+        return self._base() | (self._positions() if self.residual else {})
+
+    def _base(self) -> dict[str, np.ndarray]:
+        if not self.base_bits:
+            return {}
+        draw, blocks = np.random.default_rng(self.outputs), -(-self.inputs // self.base_block)
+        codes = draw.integers(0, 2**self.base_bits, (self.outputs, blocks, self.base_block), np.uint8)
+        scales = draw.random((self.outputs, blocks)) * self.inputs**-0.5
+        return base_operands(codes, scales, draw.integers(0, 2**self.base_bits, scales.shape, np.uint8), self.base_bits)
+
     def _positions(self) -> dict[str, np.ndarray]:
-        """As many entries in each row, drawn alike for every set of operands."""
+        """As many entries in each row."""
         scores = np.random.default_rng(self.inputs).random((self.outputs, self.inputs))
         if self.residual == 3:
             mask = (scores.reshape(-1, 4).argsort(1).argsort(1) < 2).reshape(scores.shape)
         else:
             mask = scores.argsort(1).argsort(1) < self.kept
         return positions(mask, self.residual, 2)
-
-
-@dataclass(frozen=True)
-class Append:
-    """TPAAppend of `new` rows behind `context - new`, in place or growing."""
-
-    rank: int
-    width: int
-    context: int
-    batch: int = 1
-    new: int = 1
-    grow: bool = False
-    dtype: str = "float16"
-    stem = "tpa_append"
-
-    @property
-    def name(self) -> str:
-        return f"rows {self.rank} x {self.width}, {'growing' if self.grow else 'in place'}"
-
-    def bytes_moved(self) -> int:
-        rows = self.context if self.grow else self.new
-        return 2 * self.batch * rows * self.rank * self.width * (torch.finfo(DTYPES[self.dtype]).bits // 8)
-
-    def prepare(self, machine: Machine) -> Work:
-        spec = operator("TPAAppend")
-        kind, device = DTYPES[self.dtype], machine.device
-        row, old = (self.rank, self.width), self.context - self.new
-        held = 2 * self.batch * self.context * self.rank * self.width * kind.itemsize
-        sets = sets_of(held, machine)
-        past = torch.randn((sets, self.batch, old if self.grow else self.context, *row), device=device, dtype=kind)
-        fresh = torch.randn((sets, self.batch, self.new, *row), device=device, dtype=kind)
-        present = torch.full((sets, self.batch, self.context, *row), torch.nan, device=device, dtype=kind)
-        if not self.grow:
-            present = past
-        before = {i: past[i, :, :old].clone() for i in ends(sets)}
-        sizes = {
-            "batch": self.batch, "fresh": self.new, "total": self.context, "past_slots": past.shape[2],
-            "present_slots": self.context, "row_bytes": self.rank * self.width * kind.itemsize,
-        }  # fmt: skip
-        nothing = torch.empty(16, device=device, dtype=torch.uint8)
-        calls = [
-            machine.call(
-                self.stem,
-                self.dtype,
-                sizes,
-                {"past": past[i], "new": fresh[i], "present": present[i]},
-                nothing,
-                (1.0, 1.0),
-            )
-            for i in range(sets)
-        ]
-
-        def check() -> tuple[float, float]:
-            for i in ends(sets):
-                expected = torch.cat((before[i], fresh[i]), 1)
-                if not torch.equal(present[i], expected):
-                    return math.inf, math.inf
-            return 0.0, 0.0
-
-        def spoil() -> None:
-            for i in ends(sets):
-                present[i, :, 0 if self.grow else old :] = torch.nan
-
-        if self.grow:
-            same = [lambda i=i: torch.cat((past[i], fresh[i]), 1) for i in range(sets)]
-            name = "torch cat"
-        else:
-            buffers = past.clone()
-            same = [lambda i=i: buffers[i][:, old:].copy_(fresh[i]) for i in range(sets)]
-            name = "torch copy into a slice"
-        moved = self.bytes_moved()
-        return Work(
-            calls, moved, check, spoil, spec.tolerances[self.dtype], [(name, same, moved)], facts={"sets": sets}
-        )
