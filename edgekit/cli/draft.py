@@ -104,9 +104,10 @@ def train(checkpoint: str, destination: Path, as_json: bool, **chosen: Any) -> N
     from edgekit.draft.train import check_free
     from edgekit.draft.train import train as train_file
     from edgekit.draft.workplace import check_name
+    from edgekit.models.device import checked_device
 
     check_name(destination)
-    device = _device(chosen["device"])
+    device = checked_device(chosen["device"], "heads are trained")
     source = open_checkpoint(checkpoint, offline=chosen["offline"])
     heads, text, options = _options(chosen)
     needed = estimate(source, heads, text, options, single_epochs=chosen["single_epochs"]) if device == "cpu" else None
@@ -175,23 +176,6 @@ def show(heads: Path, as_json: bool) -> None:
     click.echo(f"parameters  {parameters:,}")
     click.echo(f"reads       the residual stream after layers {', '.join(map(str, config.feature_layers))}")
     _acceptance(found.record)
-
-
-def _device(name: str) -> str:
-    """The device of that name. Raises ModelError: PyTorch has none."""
-    import torch
-
-    from edgekit.errors import ModelError
-
-    try:
-        torch.empty(1, device=torch.device(name))
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(
-            "heads are trained on a device that PyTorch has",
-            f"{name}: {str(error).splitlines()[0]}",
-            "use --device cpu, or install a PyTorch that is built for the device",
-        ) from error
-    return name
 
 
 def _options(chosen: dict[str, Any]) -> tuple[Any, Any, Any]:

@@ -62,6 +62,13 @@ from edgekit.words import counted
     show_default=True,
     help="Operands of products in distillation; bfloat16 is faster on processors that have it (edgekit doctor).",
 )
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    default="cpu",
+    show_default=True,
+    help="Of PyTorch, to distil a compressed model on: cpu, cuda, cuda:1, …",
+)
 @click.option("--resume", is_flag=True, help="Go on with a healing that was cut off.")
 @click.option("--overwrite", is_flag=True, help="Replace the converted model that is there.")
 @click.option("--dry-run", is_flag=True, help="Print the estimate, by the time of a few steps, and stop.")
@@ -81,6 +88,7 @@ def command(
     batch: int,
     rate: float | None,
     compute: str,
+    device: str,
     resume: bool,
     overwrite: bool,
     dry_run: bool,
@@ -109,7 +117,7 @@ def command(
 
     student, source = open_checkpoint(checkpoint, offline=True), open_checkpoint(teacher, offline=offline)
     rate = rate or (COMPRESSED_RATE if isinstance(student, CompressedCheckpoint) else HealOptions.rate)
-    options = HealOptions(minutes, sequences, length, epochs, also, batch, rate, compute, steps)
+    options = HealOptions(minutes, sequences, length, epochs, also, batch, rate, compute, steps, device)
     with displayed_progress() as progress:
 
         def estimated(estimate: HealEstimate) -> None:

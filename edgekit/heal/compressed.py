@@ -89,13 +89,15 @@ def heal_compressed(
     likeness, (rows, held) = likeness_of(compressed), split(tokens)
     if options.compute == "bfloat16":
         keep_in_bfloat16([*student.parameters(), *teacher.parameters()])
+    student.to(options.device), teacher.to(options.device)
+    rows, held = rows.to(options.device), held.to(options.device)
     if not dry_run:
         begin(folder, _job(compressed, source, options, contents), resume=resume, overwrite=overwrite)
     progress.stage("time the first steps")
     step_s = step_seconds(lambda: _loss(student, teacher, rows[: options.batch], likeness, options))
     kept_course = folder / COURSE if resume and not dry_run else None
     course = _course(options, step_s, kept_course)
-    expected = _expected(compressed, trained, course, step_s, len(held) / options.batch)
+    expected = _expected(compressed, trained, course, step_s, len(held) / options.batch, options.device)
     if dry_run:
         return expected.facts()
     estimated(expected)
@@ -115,6 +117,7 @@ def heal_compressed(
     }
     with new_directory(destination, overwrite=overwrite, record=RECORD) as draft:
         shutil.copytree(compressed.path, draft, dirs_exist_ok=True)
+        student.cpu()
         rewrite(draft / WEIGHTS, trained.arrays() if kept else {})
         before = json.loads((draft / RECORD).read_text()) if (draft / RECORD).is_file() else {}
         healings = [*before.get("healing", []), record]
@@ -221,7 +224,7 @@ def _train(
 
 def _loss(student: Any, teacher: Any, ids: Tensor, likeness: Likeness, options: HealOptions) -> tuple[float, float]:
     """Both parts of the loss; gradients are added to the parameters'."""
-    with precision(options.compute):
+    with precision(options.compute, options.device):
         found, hidden = likeness(student, teacher, ids)
     (found + DistillOptions.hidden_weight * hidden).backward()  # type: ignore[no-untyped-call]
     return found.item(), hidden.item()
@@ -238,19 +241,24 @@ def _course(options: HealOptions, step_s: float, kept: Path | None) -> dict[str,
 
 
 def _expected(
-    compressed: CompressedCheckpoint, trained: Trainable, course: dict[str, Any], step_s: float, held_steps: float
+    compressed: CompressedCheckpoint,
+    trained: Trainable,
+    course: dict[str, Any],
+    step_s: float,
+    held_steps: float,
+    device: str,
 ) -> HealEstimate:
     """Of what is left; the passages that are held out are run forwards before and after."""
     left, nbytes = course["steps"] - course["step"], trained.nbytes
     measured = (1 if "weights" in course else 2) * FORWARD_SHARE * held_steps
     output = sum(path.stat().st_size for path in compressed.path.iterdir() if path.is_file())
-    return HealEstimate(left, step_s * (left + measured), memory_bytes(nbytes), work_bytes(nbytes, output))
+    return HealEstimate(left, step_s * (left + measured), memory_bytes(nbytes, device), work_bytes(nbytes, output))
 
 
 @torch.no_grad()
 def _held_out(student: Any, teacher: Any, rows: Tensor, likeness: Likeness, options: HealOptions) -> float:
     """What is to be small, on passages that are not trained on."""
-    with precision(options.compute):
+    with precision(options.compute, options.device):
         return sum(float(likeness(student, teacher, row[None])[0]) for row in rows) / len(rows)
 
 

@@ -118,9 +118,9 @@ def _passage(tokens: Tensor, index: int) -> Tensor:
     return tokens[order[place]]
 
 
-def precision(compute: str) -> AbstractContextManager[Any]:
-    """Inside it, products are computed in that type ("float32" or "bfloat16")."""
-    return torch.autocast("cpu", torch.bfloat16) if compute == "bfloat16" else nullcontext()
+def precision(compute: str, device: str = "cpu") -> AbstractContextManager[Any]:
+    """Inside it, products on that device are computed in that type ("float32" or "bfloat16")."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16) if compute == "bfloat16" else nullcontext()
 
 
 def keep_in_bfloat16(parameters: Iterable[nn.Parameter]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from edgekit.benchmark.memory import resident_bytes
 from edgekit.words import counted
 
@@ -23,7 +25,8 @@ class HealEstimate:
     Attributes:
         steps: of distillation, those that are left.
         seconds: of all that is left.
-        memory_bytes: of the process: what it holds after the first steps, and what the optimiser adds.
+        memory_bytes: of the process, or of the GPU that it trains on: what it holds after the first steps, and what the
+            optimiser adds.
         work_bytes: on disk: what can be gone on from, and the output.
     """
 
@@ -63,9 +66,11 @@ def step_seconds(step: Callable[[], Any]) -> float:
     return (time.monotonic() - started) / TIMED
 
 
-def memory_bytes(trained_bytes: int) -> int:
-    """Of the process once it trains so many bytes: what the first steps took, and what is to come; outside Linux only
-    the latter is known."""
+def memory_bytes(trained_bytes: int, device: str = "cpu") -> int:
+    """Of the process, or of the GPU, once it trains so many bytes: what the first steps took, and what is to come; of a
+    process outside Linux only the latter is known."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device) + OPTIMIZER * trained_bytes
     now = resident_bytes()
     return (now["peak"] if now else 0) + (OPTIMIZER + SAVED) * trained_bytes
 

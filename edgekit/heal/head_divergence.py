@@ -29,7 +29,7 @@ class HeadDivergence(torch.autograd.Function):
                 float32.
         """
         compute = torch.promote_types(student.dtype, torch.float32)
-        gradient, total = torch.empty_like(student), torch.zeros((), dtype=compute)
+        gradient, total = torch.empty_like(student), student.new_zeros((), dtype=compute)
         for start in range(0, len(student), CHUNK):
             rows = slice(start, start + CHUNK)
             found = functional.linear(student[rows].to(student_head.dtype), student_head).to(compute)

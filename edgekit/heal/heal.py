@@ -136,6 +136,12 @@ def check_heal_options(options: HealOptions) -> None:
     if options.steps is not None:
         raise ExportError("Distillation of a converted model is told in minutes.", f"{options.steps} steps were given.")
     check_compute(options)
+    if options.device != "cpu":
+        raise ExportError(
+            "Layers of a converted model are fitted on the CPU.",
+            f"{options.device} was asked for.",
+            "Leave --device out; compressed checkpoints can be healed there.",
+        )
 
 
 def _begin(

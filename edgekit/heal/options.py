@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgekit.errors import ExportError
 from edgekit.heal.distill import DistillOptions
+from edgekit.models.device import checked_device
 
 #: Types of the operands of products in distillation.
 COMPUTE = ("float32", "bfloat16")
@@ -26,6 +27,7 @@ class HealOptions:
         rate: of distillation, relative to a parameter's root mean square.
         compute: "float32", or "bfloat16" for the operands of products in distillation.
         steps: of distillation of a compressed model; None for as many as the minutes hold.
+        device: of PyTorch, to distil a compressed model on.
     """
 
     minutes: float = 20.0
@@ -37,11 +39,13 @@ class HealOptions:
     rate: float = DistillOptions.rate
     compute: str = DistillOptions.compute
     steps: int | None = None
+    device: str = "cpu"
 
 
 def check_compute(options: HealOptions) -> None:
-    """ExportError for a type that nothing is computed in, and for less than nothing."""
+    """ExportError for a type that nothing is computed in, and for less than nothing; ModelError without the device."""
     if options.compute not in COMPUTE:
         raise ExportError(f"Healing computes in {' or '.join(COMPUTE)}.", f"{options.compute!r} was asked for.")
+    checked_device(options.device, "models are healed")
     if options.minutes < 0 or options.epochs < 0:
         raise ExportError("Minutes and epochs must not be negative.", f"{options.minutes} and {options.epochs}.")

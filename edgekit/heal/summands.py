@@ -173,7 +173,7 @@ class Summands(nn.Module):
     def forward(self, frozen: Tensor) -> Tensor:
         """float32 [N, K]."""
         # The sum is the weight: only the product with it may be made in fewer digits.
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(frozen.device.type, enabled=False):
             weight = frozen.float()
             # A base whose scales are trained multiplies, so it comes before what is added.
             for part in sorted(self.parts.values(), key=lambda part: not isinstance(part, Scaled)):

@@ -271,6 +271,9 @@ inline void __syncthreads() {
   edgekit::host::wait(thread.state->barrier, thread.block_barriers);
 }
 
+// Every lane of the warp takes part, as in a shuffle.
+inline void __syncwarp() { edgekit::host::shuffle(0, edgekit::host::current().index & 31); }
+
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int lanes) {
   return edgekit::host::shuffle(value, (edgekit::host::current().index & 31) ^ lanes);

@@ -245,7 +245,8 @@ __global__ void __launch_bounds__(LANES * 8, LANES == 32 ? 2 : 4)
         row_weights[m] = weight;
         sum += weight;
       }
-      sum = sum_of_8(sum);  // also: every lane has read the state
+      sum = sum_of_8(sum);
+      __syncwarp();  // every lane has read the state
       if (tid % 8 == 0) maxima[h] = state.max, sums[h] = state.sum + sum, factor[h] = before;
     }
     EDGEKIT_SEEDED_SYNC();

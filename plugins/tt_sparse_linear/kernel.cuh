@@ -1,8 +1,8 @@
 // edgekit::TTSparseLinear in CUDA: x A^T and x Q^T into the workspace, then outputs. See README.md.
 #pragma once
 
-#include "kernel_base.cuh"
 #include "kernel_numbers.cuh"
+#include "kernel_tiles.cuh"
 
 namespace edgekit {
 
@@ -11,6 +11,7 @@ constexpr int kLinearWarps = 8, kLinearThreads = kLinearWarps * kWarp;
 constexpr int kLinearTokens = 4;   // tokens of a block
 constexpr int kLinearOutputs = 32;  // outputs of a block
 constexpr int kLinearGroup = 4;     // inputs of a group
+static_assert(kLinearThreads == kLinearOutputs * 8);
 
 template <class A>
 __device__ inline A sum_of_32(A value) {
@@ -19,17 +20,21 @@ __device__ inline A sum_of_32(A value) {
   return value;
 }
 
-// inner [tokens,R] = x A^T, in the type of the sums: one row of A per warp. Grid: (groups of rows, groups of tokens).
+// inner [tokens,R] = x A^T, in the type of the sums. `share` warps, 1, 2, 4 or 8, share a row of A. Grid: (groups of rows,
+// groups of tokens).
 template <class T>
-__global__ void __launch_bounds__(kLinearThreads)
-    tt_project_kernel(const TtSparseLinearParams p, accum_t<T>* inner, bool aligned) {
+__global__ void __launch_bounds__(kLinearThreads, 4)
+    tt_project_kernel(const TtSparseLinearParams p, accum_t<T>* inner, int share, bool aligned) {
   using A = accum_t<T>;
-  const int lane = threadIdx.x % kWarp, r = blockIdx.x * kLinearWarps + threadIdx.x / kWarp;
-  const int first = blockIdx.y * kLinearTokens;
-  if (r >= p.rank) return;  // whole warps
+  EDGEKIT_SHARED_MEMORY(memory);
+  A* parts = reinterpret_cast<A*>(memory);  // [warps][tokens]
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, rows = kLinearWarps / share;
+  const int r = blockIdx.x * rows + warp / share, first = blockIdx.y * kLinearTokens;
   const T* x = static_cast<const T*>(p.x) + static_cast<std::size_t>(first) * p.inputs;
   A sum[kLinearTokens] = {};
-  for (int k = lane * 8; k < p.inputs; k += kWarp * 8) {
+  const int end = r < p.rank ? p.inputs : 0;
+#pragma unroll 2
+  for (int k = (warp % share * kWarp + lane) * 8; k < end; k += share * kWarp * 8) {
     A left[8], right[4];
     numbers_at<T>(left, p.a, static_cast<std::size_t>(r) * p.inputs + k, p.inputs - k, aligned);
 #pragma unroll
@@ -46,11 +51,19 @@ __global__ void __launch_bounds__(kLinearThreads)
 #pragma unroll
   for (int m = 0; m < kLinearTokens; ++m) {
     const A total = sum_of_32(sum[m]);
-    if (lane == 0 && first + m < p.tokens) inner[static_cast<std::size_t>(first + m) * p.rank + r] = total;
+    if (lane == 0) parts[warp * kLinearTokens + m] = total;
   }
+  __syncthreads();
+
+  const int row = blockIdx.x * rows + static_cast<int>(threadIdx.x) / kLinearTokens, m = threadIdx.x % kLinearTokens;
+  if (static_cast<int>(threadIdx.x) >= rows * kLinearTokens || row >= p.rank || first + m >= p.tokens) return;
+  A total = A(0);
+  for (int w = 0; w < share; ++w) total += parts[(threadIdx.x / kLinearTokens * share + w) * kLinearTokens + m];
+  inner[static_cast<std::size_t>(first + m) * p.rank + row] = total;
 }
 
-// A row of the residual, for the tokens of a block; each lane of a warp takes entries of its own.
+// Rows of the residual, for the tokens of a block. Of columns and groups eight lanes take a row, each of them entries of its
+// own; of a bitmap a whole warp does.
 template <class T>
 struct SparseRow {
   using A = accum_t<T>;
@@ -69,16 +82,38 @@ struct SparseRow {
     }
   }
 
-  __device__ void by_columns(std::int64_t start, std::int64_t end) {
-    const std::uint16_t* columns = reinterpret_cast<const std::uint16_t*>(p.positions);
-    for (std::int64_t e = start + lane; e < end; e += kWarp) add(columns[e], e);
+  // Entries start to end - 1, by this lane of eight. Four at once: their loads do not wait for one another.
+  __device__ void by_eight(std::int64_t start, std::int64_t end) {
+    for (std::int64_t e = start + lane % 8; e < end; e += 32) {
+      const int count = static_cast<int>((end - e + 7) / 8);
+      std::uint32_t columns[4];
+#pragma unroll
+      for (int c = 0; c < 4; ++c) columns[c] = c < count ? column_of(e + 8 * c, start) : 0u;
+      A factors[4];
+      numbers_by<T, 4>(factors, p.values, e, 8, count);
+      T inputs[kLinearTokens][4];
+#pragma unroll
+      for (int m = 0; m < kLinearTokens; ++m) {
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+          const bool there = m < tokens && c < count && columns[c] < static_cast<std::uint32_t>(p.inputs);
+          inputs[m][c] = there ? x[static_cast<std::size_t>(m) * p.inputs + columns[c]] : T{};
+        }
+      }
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        if (c >= count) break;
+        if (columns[c] >= static_cast<std::uint32_t>(p.inputs)) factors[c] = static_cast<A>(NAN);
+#pragma unroll
+        for (int m = 0; m < kLinearTokens; ++m) sum[m] += factors[c] * to_accum(inputs[m][c]);
+      }
+    }
   }
 
-  __device__ void by_group(std::int64_t start, std::int64_t end) {
-    for (std::int64_t e = start + lane; e < end; e += kWarp) {
-      const std::uint32_t place = static_cast<std::uint32_t>(p.positions[e / 16]) >> (e % 16 * 2) & 3u;
-      add(static_cast<std::uint32_t>((e - start) / p.kept) * kLinearGroup + place, e);
-    }
+  __device__ std::uint32_t column_of(std::int64_t entry, std::int64_t start) const {
+    if (p.residual == TtResidual::columns) return reinterpret_cast<const std::uint16_t*>(p.positions)[entry];
+    const std::uint32_t place = static_cast<std::uint32_t>(p.positions[entry / 16]) >> (entry % 16 * 2) & 3u;
+    return static_cast<std::uint32_t>(entry - start) / static_cast<std::uint32_t>(p.kept) * kLinearGroup + place;
   }
 
   // 32 bits of the bitmap per lane; what the lanes before hold tells which values are whose.
@@ -119,12 +154,12 @@ struct SparseRow {
   __device__ void run(int o) {
     if (p.residual == TtResidual::groups) {
       const std::int64_t each = static_cast<std::int64_t>(p.inputs / kLinearGroup) * p.kept;
-      return by_group(o * each, (o + 1) * each);
+      return by_eight(o * each, (o + 1) * each);
     }
     const std::int64_t start = p.starts[o], end = o + 1 < p.outputs ? p.starts[o + 1] : p.entries;
     if (start < 0 || end < start || end > p.entries) return unknown();
     if (p.residual == TtResidual::columns) {
-      by_columns(start, end);
+      by_eight(start, end);
     } else {
       by_bits(o, start, end);
     }
@@ -132,7 +167,7 @@ struct SparseRow {
 };
 
 // y = inner B + x S^T + base + bias. Warps share the ranks, each lane with an output of its own; then they share the rows of
-// the residual, each lane with entries of its own. Grid: (groups of outputs, groups of tokens).
+// the residual. Grid: (groups of outputs, groups of tokens).
 template <class T>
 __global__ void __launch_bounds__(kLinearThreads, 4)
     tt_sparse_kernel(const TtSparseLinearParams p, const accum_t<T>* inner, const accum_t<T>* base) {
@@ -147,24 +182,42 @@ __global__ void __launch_bounds__(kLinearThreads, 4)
 
   A sum[kLinearTokens] = {};
   if (from + lane < p.outputs) {
-    for (int r = warp; r < p.rank; r += kLinearWarps) {
-      const A value = number_at<T>(p.b, static_cast<std::size_t>(r) * p.outputs + from + lane);
+    for (int r = warp; r < p.rank; r += 4 * kLinearWarps) {
+      const int count = ceil_div(p.rank - r, kLinearWarps);
+      A values[4];
+      const std::size_t at = static_cast<std::size_t>(r) * p.outputs + from + lane;
+      numbers_by<T, 4>(values, p.b, at, static_cast<std::size_t>(kLinearWarps) * p.outputs, count);
 #pragma unroll
       for (int m = 0; m < kLinearTokens; ++m) {
-        if (m < tokens) sum[m] += value * inner[static_cast<std::size_t>(first + m) * p.rank + r];
+        const A* of_token = inner + static_cast<std::size_t>(first + m) * p.rank + r;
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+          if (m < tokens && c < count) sum[m] += values[c] * of_token[c * kLinearWarps];
+        }
       }
     }
   }
 #pragma unroll
   for (int m = 0; m < kLinearTokens; ++m) parts[(warp * kLinearTokens + m) * kLinearOutputs + lane] = sum[m];
 
-  for (int o = warp; o < kLinearOutputs && from + o < p.outputs; o += kLinearWarps) {  // the same for a whole warp
+  if (p.residual == TtResidual::bitmap || p.residual == TtResidual::nothing) {
+    for (int o = warp; o < kLinearOutputs && from + o < p.outputs; o += kLinearWarps) {  // the same for a whole warp
+      A found[kLinearTokens] = {};
+      if (p.residual != TtResidual::nothing) SparseRow<T>{p, x, tokens, lane, found}.run(from + o);
+#pragma unroll
+      for (int m = 0; m < kLinearTokens; ++m) {
+        const A total = sum_of_32(found[m]);
+        if (lane == 0) residual[m * kLinearOutputs + o] = total;
+      }
+    }
+  } else {
+    const int o = threadIdx.x / 8;
     A found[kLinearTokens] = {};
-    if (p.residual != TtResidual::nothing) SparseRow<T>{p, x, tokens, lane, found}.run(from + o);
+    if (from + o < p.outputs) SparseRow<T>{p, x, tokens, lane, found}.run(from + o);
 #pragma unroll
     for (int m = 0; m < kLinearTokens; ++m) {
-      const A total = sum_of_32(found[m]);
-      if (lane == 0) residual[m * kLinearOutputs + o] = total;
+      const A total = sum_of_8(found[m]);
+      if (lane % 8 == 0) residual[m * kLinearOutputs + o] = total;
     }
   }
   __syncthreads();
@@ -199,8 +252,11 @@ cudaError_t launch_linear(const TtSparseLinearParams& p, void* workspace, cudaSt
   if (p.rank > 0) {
     const auto start = reinterpret_cast<std::uintptr_t>(p.a.data) | reinterpret_cast<std::uintptr_t>(p.x);
     const bool aligned = p.inputs % 8 == 0 && start % 16 == 0;
-    const dim3 blocks(groups(p.rank, kLinearWarps), groups(p.tokens, kLinearTokens));
-    EDGEKIT_LAUNCH((tt_project_kernel<T>), blocks, kLinearThreads, 0, stream, p, inner, aligned);
+    int share = 1;  // a warp's step is 256 inputs
+    while (share < kLinearWarps && share * kWarp * 8 < p.inputs) share *= 2;
+    const dim3 blocks(groups(p.rank, kLinearWarps / share), groups(p.tokens, kLinearTokens));
+    const std::size_t parts = kLinearWarps * kLinearTokens * sizeof(A);
+    EDGEKIT_LAUNCH((tt_project_kernel<T>), blocks, kLinearThreads, parts, stream, p, inner, share, aligned);
   }
   const std::size_t shared = (kLinearWarps + 1) * kLinearTokens * kLinearOutputs * sizeof(A);
   const dim3 blocks(groups(p.outputs, kLinearOutputs), groups(p.tokens, kLinearTokens));

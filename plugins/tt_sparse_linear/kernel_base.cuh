@@ -1,7 +1,7 @@
 // Products with a base of 2, 3 or 4 bits, from the codes as they are stored. See README.md.
 #pragma once
 
-#include "../common/device.cuh"
+#include "../common/mma.cuh"
 #include "launch.h"
 
 namespace edgekit {
@@ -13,25 +13,44 @@ constexpr int kBaseWarps = 8;                   // of a block, at most
 constexpr int kBaseChunks = 8;                  // of a warp at once
 static_assert(kBaseTile / kBaseRows * kBaseChunks == 32);
 
-// Two codes, each less its row's zero point: of the fields of `Bits` bits from `shift` on in the bytes 0 and 2 of
-// `bytes`. `zero` has the zero point in both halves. As the lowest bits of a float16, a code c makes 1024 into
+// Two codes, each less its row's zero point, as float16: of the fields of `Bits` bits from `shift` on in the bytes 0 and 2
+// of `bytes`. `zero` has the zero point in both halves. As the lowest bits of a float16, a code c makes 1024 into
 // 1024 + 2^shift c; all that follows is exact.
-template <int Bits, class A>
-__device__ inline void two_codes(A& even, A& odd, std::uint32_t bytes, int shift, std::uint32_t zero) {
+template <int Bits>
+__device__ inline std::uint32_t two_halves(std::uint32_t bytes, int shift, std::uint32_t zero) {
   constexpr std::uint32_t both = 0x00010001u;
   const std::uint32_t mask = ((1u << Bits) - 1u) << shift;
   const std::uint32_t codes = (bytes & mask * both) | 0x6400u * both;
   const std::uint32_t less = (0xe400u - 0x400u * shift) * both | zero << shift;  // -(1024 / 2^shift + zero)
 #ifdef __CUDA_ARCH__
   const __half2 part = __half2half2(__ushort_as_half(static_cast<unsigned short>(0x3c00 - 0x400 * shift)));
-  const float2 found = __half22float2(
-      __hfma2(*reinterpret_cast<const __half2*>(&codes), part, *reinterpret_cast<const __half2*>(&less)));
-  even = found.x, odd = found.y;
+  const __half2 found =
+      __hfma2(*reinterpret_cast<const __half2*>(&codes), part, *reinterpret_cast<const __half2*>(&less));
+  return *reinterpret_cast<const std::uint32_t*>(&found);
 #else
   const auto half = [](std::uint32_t bits) { return to_accum(float16{static_cast<std::uint16_t>(bits)}); };
-  const A part = half(0x3c00 - 0x400 * shift);
-  even = half(codes) * part + half(less), odd = half(codes >> 16) * part + half(less >> 16);
+  const float part = half(0x3c00 - 0x400 * shift);
+  return both_of<float16>(half(codes) * part + half(less), half(codes >> 16) * part + half(less >> 16));
 #endif
+}
+
+template <int Bits, class A>
+__device__ inline void two_codes(A& even, A& odd, std::uint32_t bytes, int shift, std::uint32_t zero) {
+  const std::uint32_t found = two_halves<Bits>(bytes, shift, zero);
+#ifdef __CUDA_ARCH__
+  const float2 wide = __half22float2(*reinterpret_cast<const __half2*>(&found));
+  even = wide.x, odd = wide.y;
+#else
+  even = to_accum(float16{static_cast<std::uint16_t>(found)});
+  odd = to_accum(float16{static_cast<std::uint16_t>(found >> 16)});
+#endif
+}
+
+// The two upper bits of every byte of three words: the codes of 3 bits that are in no word of their own, put where the
+// others have theirs.
+__device__ inline std::uint32_t upper_bits(std::uint32_t first, std::uint32_t second, std::uint32_t third) {
+  return (first >> 6 & 0x03030303u) | (third >> 4 & 0x04040404u) | (second >> 3 & 0x18181818u) |
+         (third >> 2 & 0x20202020u);
 }
 
 // Words of a row of a chunk -> what a weight's scale is multiplied by, of inputs 8 `piece` to 8 `piece` + 7.
@@ -41,9 +60,8 @@ __device__ inline void eight_codes(A (&to)[8], const std::uint32_t (&words)[Bits
   if constexpr (Bits == 3) {
     if (piece < 3) {
       word = words[piece];
-    } else {  // the upper two bits of every byte, put where the other words have theirs
-      word = (words[0] >> 6 & 0x03030303u) | (words[2] >> 4 & 0x04040404u) | (words[1] >> 3 & 0x18181818u) |
-             (words[2] >> 2 & 0x20202020u);
+    } else {
+      word = upper_bits(words[0], words[1], words[2]);
     }
   } else {
     word = words[piece * Bits / 4];
@@ -128,6 +146,27 @@ __device__ inline void add_chunk(accum_t<T> (&sum)[Tokens][kBaseRows], const TtS
   }
 }
 
+// What the warps of a block have summed, [warps][each][kBaseTile], for `tokens` tokens from `first` on, together: into `to`
+// [tokens,O], or where that is null with the bias into y.
+template <class T>
+__device__ inline void put_tile(const TtSparseLinearParams& p, accum_t<T>* to, const accum_t<T>* parts, int warps, int each,
+                                int first, int tokens) {
+  using A = accum_t<T>;
+  for (int i = threadIdx.x; i < tokens * kBaseTile; i += blockDim.x) {
+    const int o = static_cast<int>(blockIdx.x) * kBaseTile + i % kBaseTile;
+    if (o >= p.outputs) continue;
+    A total = A(0);
+    for (int w = 0; w < warps; ++w) total += parts[w * each * kBaseTile + i];
+    const std::size_t at = static_cast<std::size_t>(first + i / kBaseTile) * p.outputs + o;
+    if (to) {
+      to[at] = total;
+    } else {
+      if (p.bias) total += to_accum(static_cast<const T*>(p.bias)[o]);
+      static_cast<T*>(p.y)[at] = from_accum<T>(total);
+    }
+  }
+}
+
 // x Q^T: into `to` [tokens,O], or where that is null with the bias into y. A block has a tile of 16 outputs; each warp
 // takes 8 chunks at once, each lane one of them and 4 outputs. Grid: (tiles, groups of tokens).
 template <class T, int Bits, int Tokens>
@@ -156,44 +195,7 @@ __global__ void __launch_bounds__(kBaseWarps * 32, 2)
   }
   __syncthreads();
 
-  for (int i = threadIdx.x; i < tokens * kBaseTile; i += blockDim.x) {
-    const int o = tile * kBaseTile + i % kBaseTile;
-    if (o >= p.outputs) continue;
-    A total = A(0);
-    for (int w = 0; w < warps; ++w) total += parts[w * Tokens * kBaseTile + i];
-    const std::size_t at = static_cast<std::size_t>(first + i / kBaseTile) * p.outputs + o;
-    if (to) {
-      to[at] = total;
-    } else {
-      if (p.bias) total += to_accum(static_cast<const T*>(p.bias)[o]);
-      static_cast<T*>(p.y)[at] = from_accum<T>(total);
-    }
-  }
-}
-
-template <class T, int Bits>
-void launch_base_of(const TtSparseLinearParams& p, accum_t<T>* to, cudaStream_t stream) {
-  const bool aligned = p.inputs % 8 == 0 && reinterpret_cast<std::uintptr_t>(p.x) % 16 == 0;
-  const int steps = ceil_div(ceil_div(p.inputs, kBaseChunk), kBaseChunks);
-  const int warps = steps < kBaseWarps ? steps : kBaseWarps, share = p.tokens == 1 ? 1 : kBaseTokens;
-  const std::size_t shared = static_cast<std::size_t>(warps) * share * kBaseTile * sizeof(accum_t<T>);
-  const dim3 blocks(ceil_div(p.outputs, kBaseTile), ceil_div(p.tokens, share));
-  if (share == 1) {
-    EDGEKIT_LAUNCH((tt_base_kernel<T, Bits, 1>), blocks, warps * 32, shared, stream, p, to, aligned);
-  } else {
-    EDGEKIT_LAUNCH((tt_base_kernel<T, Bits, kBaseTokens>), blocks, warps * 32, shared, stream, p, to, aligned);
-  }
-}
-
-template <class T>
-void launch_base(const TtSparseLinearParams& p, accum_t<T>* to, cudaStream_t stream) {
-  if (p.base.bits == 2) {
-    launch_base_of<T, 2>(p, to, stream);
-  } else if (p.base.bits == 3) {
-    launch_base_of<T, 3>(p, to, stream);
-  } else {
-    launch_base_of<T, 4>(p, to, stream);
-  }
+  put_tile<T>(p, to, parts, warps, Tokens, first, tokens);
 }
 
 }  // namespace edgekit

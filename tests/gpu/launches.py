@@ -34,6 +34,7 @@ CHOSEN = {
     "TTSparseLinear": (
         *("decode-67-to-131", "prefill-19", "residual-alone-with-bias", "groups-2-of-4", "bitmap-decode"),
         *("base-67-to-131", "base-576-to-200", "base-prefill-9", "base-of-2-beside-1"),
+        *("base-prefill-9-in-eights", "base-prefill-41-in-eights"),
     ),
 }
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,25 @@ def test_bfloat16_trains_the_same_numbers(sources: dict[str, Path], made: Callab
     assert record["held_out"]["after"] < record["held_out"]["before"]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", ["llama", "bert"])
+def test_on_a_gpu_losses_are_those_of_the_cpu(
+    sources: dict[str, Path], made: Callable[..., Path], tmp_path: Path, model: str
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    options = HealOptions(length=32, batch=4, rate=3e-3, steps=20, also=("scales", "norms"))
+    records = {
+        device: heal(made(model), sources[model], tmp_path / device, replace(options, device=device))
+        for device in ("cpu", "cuda")
+    }
+    losses = {device: [record["held_out"][when] for when in ("before", "after")] for device, record in records.items()}
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.02)
+    assert records["cuda"]["kept"]
+    sizes = {(tmp_path / device / "model.safetensors").stat().st_size for device in records}
+    assert len(sizes) == 1
+
+
 def test_residual_streams_are_those_of_the_other_forward(sources: dict[str, Path]) -> None:
     model = model_from_checkpoint(open_checkpoint(sources["llama"]))
     ids = torch.randint(0, 50, (2, 11), generator=torch.Generator().manual_seed(0))
@@ -250,8 +270,10 @@ def test_a_pair_that_does_not_belong_together_is_refused(
     other = write_checkpoint(tmp_path / "other", "llama", num_hidden_layers=2, rope_theta=900.0)
     with pytest.raises(ModelError, match="rope_theta"):
         heal(made("llama"), other, tmp_path / "out")
-    for options, fact in ((HealOptions(also=("q_proj",)), "q_proj"), (HealOptions(compute="float16"), "float16")):
-        with pytest.raises(ExportError, match=fact):
+    refused = {"q_proj": HealOptions(also=("q_proj",)), "float16": HealOptions(compute="float16")}
+    refused |= {"cuda:99": HealOptions(device="cuda:99"), "tpu": HealOptions(device="tpu")}
+    for fact, options in refused.items():
+        with pytest.raises((ExportError, ModelError), match=fact):
             heal(made("llama"), sources["llama"], tmp_path / "out", options)
     (tmp_path / "mine").mkdir()
     with pytest.raises(EdgekitError, match="must be free"):

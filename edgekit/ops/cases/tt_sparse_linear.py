@@ -115,6 +115,9 @@ def _with_base() -> list[Case]:
         _case("base-three-tokens", _Sizes(1, 3, 160, 50), NOTHING, base=_Base(3, 32)),
         _case("base-prefill-9", _Sizes(3, 3, 129, 47), NOTHING, base=_Base(4, 64, 1)),
         _case("base-prefill-71", _Sizes(1, 71, 100, 35), NOTHING, base=_Base(3, 64, 1)),
+        _case("base-prefill-9-in-eights", _Sizes(1, 9, 200, 24), NOTHING, base=_Base(2, 32, 1), bias=1),
+        _case("base-prefill-41-in-eights", _Sizes(1, 41, 136, 40, 3, 0.1), COLUMNS, base=_Base(3, 64, 1)),
+        _case("base-prefill-70-in-eights", _Sizes(1, 70, 104, 35), NOTHING, base=_Base(4, 96)),
         _case("base-prefill-70-of-16-bit-inputs", _Sizes(1, 70, 100, 35), NOTHING, base=_Base(4, 32, 1, ROUNDED)),
     ]
     for bits in (2, 3, 4):
