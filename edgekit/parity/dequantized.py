@@ -140,9 +140,18 @@ def stored_matrices(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint
         bits = base.bits if base else correction.base_bits or 16
         found[name] = StoredMatrix(bits, _sum(base.load if base else None, correction.load))
     return {
-        name: replace(matrix, as_compressed=name in own, contracted=_has_train(own.get(name)) or name in rounded)
+        name: replace(
+            matrix,
+            as_compressed=name in own and not _rounded_anew(name, matrix),
+            contracted=_has_train(own.get(name)) or name in rounded,
+        )
         for name, matrix in found.items()
     }
+
+
+def _rounded_anew(name: str, matrix: StoredMatrix) -> bool:
+    """Whether it is a table that TensorRT is to read, which must have a scale per output: no checkpoint's codes fit."""
+    return matrix.per_output and name in (EMBEDDING, HEAD)
 
 
 def _has_train(record: dict[str, Any] | None) -> bool:
