@@ -143,7 +143,7 @@ def command(
     from edgekit.cli.torch_needed import require_torch
 
     require_torch("compressing a model")
-    from edgekit.compress.layerwise.compress import asked_plan, checked, compress
+    from edgekit.compress.layerwise.compress import asked_plan, check_free, checked, compress
     from edgekit.compress.layerwise.estimate import estimate
     from edgekit.compress.layerwise.execute import on_cluster
     from edgekit.compress.layerwise.options import CompressOptions
@@ -153,6 +153,9 @@ def command(
     }
     if plan is not None:
         given |= _size_of_plan(plan)
+    text = None if calib is None else text_of(calib)
+    if not dry_run:
+        check_free(destination, plan_only=plan_only, overwrite=overwrite)
     opened = open_checkpoint(checkpoint, offline=offline)
     options = CompressOptions(**given, workers=workers or os.cpu_count() or 1)
     sizes = checked(opened, options)
@@ -173,7 +176,7 @@ def command(
             opened,
             destination,
             options,
-            text=None if calib is None else text_of(calib),
+            text=text,
             plan=plan,
             plan_only=plan_only,
             resume=resume,

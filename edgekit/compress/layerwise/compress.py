@@ -78,8 +78,7 @@ def compress(
         DoesNotFit: it would take longer than the options allow.
     """
     sizes = checked(checkpoint, options)
-    if not (plan_only and overwrite and destination.is_file()):
-        check_destination(destination, overwrite=overwrite, record=RECORD)
+    check_free(destination, plan_only=plan_only, overwrite=overwrite)
     given = asked_plan(options, sizes, plan)
     execute = execute or in_processes(options.workers)
     job = {
@@ -148,6 +147,12 @@ def checked(checkpoint: Checkpoint, options: CompressOptions) -> Sizes:
     encoder = kind_of(checkpoint.config) == KIND_ENCODER
     check_weights((encoder_on_meta if encoder else model_on_meta)(checkpoint.config), checkpoint)
     return sizes_of(checkpoint, options.keep, options.embeddings)
+
+
+def check_free(destination: Path, *, plan_only: bool, overwrite: bool) -> None:
+    """CheckpointError unless a compressed checkpoint, or a plan, may be written there."""
+    if not (plan_only and overwrite and destination.is_file()):
+        check_destination(destination, overwrite=overwrite, record=RECORD)
 
 
 def asked_plan(options: CompressOptions, sizes: Sizes, plan: Path | None) -> Plan | None:
