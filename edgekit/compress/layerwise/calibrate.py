@@ -8,7 +8,7 @@ Everything is done again from the last file that is whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,22 +82,24 @@ def _forward(stack: Stack, folder: Path, progress: Progress, stopped: Stop) -> b
     with torch.no_grad():
         if not _file(folder, "hidden", 0).is_file():
             with stack.loaded(None):
-                _store(folder, "hidden", 0, [stack.begin(index) for index in range(len(stack.passages))])
+                _store(folder, "hidden", 0, len(stack.passages), map(stack.begin, range(len(stack.passages))))
         for layer in range(stack.layers):
             if stopped():
                 return False
             if not _file(folder, "hidden", layer + 1).is_file():
                 hidden = _load(folder, "hidden", layer)
                 with stack.loaded(layer):
-                    _store(folder, "hidden", layer + 1, [stack.block(layer, x) for x in stack.grouped(hidden)])
+                    parts = (stack.block(layer, x) for x in stack.grouped(hidden))
+                    _store(folder, "hidden", layer + 1, len(hidden), parts)
             progress.advance()
     last = _load(folder, "hidden", stack.layers)
-    gradients: list[Tensor] = []
+
+    def gradient(index: int) -> Tensor:
+        leaf = last[index : index + 1].requires_grad_()
+        return torch.autograd.grad(stack.loss(leaf, index), leaf)[0]
+
     with stack.loaded(None):
-        for index, x in enumerate(last):
-            leaf = x[None].requires_grad_()
-            gradients.append(*torch.autograd.grad(stack.loss(leaf, index), leaf))
-    _store(folder, "gradient", stack.layers, gradients)
+        _store(folder, "gradient", stack.layers, len(last), map(gradient, range(len(last))))
     progress.advance()
     return True
 
@@ -105,13 +107,15 @@ def _forward(stack: Stack, folder: Path, progress: Progress, stopped: Stop) -> b
 def _backward(stack: Stack, folder: Path, layer: int) -> None:
     hidden, after = _load(folder, "hidden", layer), _load(folder, "gradient", layer + 1)
     measured = Measured()
-    gradients: list[Tensor] = []
+
+    def before(x: Tensor, gradient: Tensor) -> Tensor:
+        leaf = x.requires_grad_()
+        return torch.autograd.grad(stack.block(layer, leaf), leaf, gradient)[0]
+
     with stack.loaded(layer), _hooks(stack.linear(layer), measured):
-        for x, gradient in zip(stack.grouped(hidden), stack.grouped(after), strict=True):
-            leaf = x.requires_grad_()
-            gradients.append(*torch.autograd.grad(stack.block(layer, leaf), leaf, gradient))
+        gradients = _joined(len(hidden), map(before, stack.grouped(hidden), stack.grouped(after)))
     if layer:
-        _store(folder, "gradient", layer, gradients)
+        _store(folder, "gradient", layer, len(hidden), [gradients])
     tokens = stack.passages.numel()
     entries = [planned(f"moments.{key}", (value / tokens).numpy()) for key, value in measured.moments.items()]
     entries += [planned(f"outputs.{name}", (value / tokens).numpy()) for name, value in measured.outputs.items()]
@@ -152,9 +156,25 @@ def _file(folder: Path, kind: str, layer: int) -> Path:
     return folder / f"{kind}.{layer}.npy"
 
 
-def _store(folder: Path, kind: str, layer: int, parts: list[Tensor]) -> None:
+def _store(folder: Path, kind: str, layer: int, count: int, parts: Iterable[Tensor]) -> None:
+    found = _joined(count, parts)
     with atomic_file(_file(folder, kind, layer)) as file:
-        np.save(file, torch.cat(parts).detach().numpy())
+        np.save(file, found.numpy())
+
+
+def _joined(count: int, parts: Iterable[Tensor]) -> Tensor:
+    """[count, S, hidden] of parts that are made one after the other.
+
+    There is room for all before the second is made. Kept one by one, each would lie where the large temporaries of its
+    making had been, the next ones would find no room there, and the heap would grow by them every time.
+    """
+    found, at = torch.empty(0), 0
+    for part in parts:
+        if at == 0:
+            found = torch.empty((count, *part.shape[1:]), dtype=part.dtype)
+        found[at : at + len(part)] = part.detach()
+        at += len(part)
+    return found
 
 
 def _load(folder: Path, kind: str, layer: int) -> Tensor:
