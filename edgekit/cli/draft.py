@@ -104,7 +104,7 @@ def train(checkpoint: str, destination: Path, as_json: bool, **chosen: Any) -> N
     from edgekit.draft.train import check_free
     from edgekit.draft.train import train as train_file
     from edgekit.draft.workplace import check_name
-    from edgekit.models.device import checked_device
+    from edgekit.models._device import checked_device
 
     check_name(destination)
     device = checked_device(chosen["device"], "heads are trained")

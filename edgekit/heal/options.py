@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgekit.errors import ExportError
 from edgekit.heal.distill import DistillOptions
-from edgekit.models.device import checked_device
+from edgekit.models._device import checked_device
 
 #: Types of the operands of products in distillation.
 COMPUTE = ("float32", "bfloat16")
