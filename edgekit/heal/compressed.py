@@ -89,7 +89,8 @@ def heal_compressed(
     likeness, (rows, held) = likeness_of(compressed), split(tokens)
     if options.compute == "bfloat16":
         keep_in_bfloat16([*student.parameters(), *teacher.parameters()])
-    student.to(options.device), teacher.to(options.device)
+    student.to(options.device)
+    teacher.to(options.device)
     rows, held = rows.to(options.device), held.to(options.device)
     if not dry_run:
         begin(folder, _job(compressed, source, options, contents), resume=resume, overwrite=overwrite)

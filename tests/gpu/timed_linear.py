@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from edgekit.ops.registry import operator
+from edgekit.ops.specs.tt_sparse_linear import TILE
 from edgekit.ops.tt_sparse_base import base_operands
 from edgekit.ops.tt_sparse_rows import positions
 from tests.gpu.timed_work import DTYPES, Machine, Work, closeness, ends, sets_of, workspace_of, worse
@@ -66,7 +67,10 @@ class Linear:
         numbers = self._bytes(self.rank * (self.inputs + self.outputs), self.factor_bits)
         numbers += self._bytes(self.outputs * self.kept, self.value_bits)
         index = {0: 0, 1: 2 * self.kept + 4, 2: self.inputs / 8 + 4, 3: self.kept / 4}[self.residual]
-        numbers += sum(array.nbytes for array in self._base().values())
+        if self.base_bits:
+            scales = -(-self.outputs // TILE) * TILE * -(-self.inputs // self.base_block)
+            zeros = -(-scales * self.base_bits // 32) * 4
+            numbers += scales * (self.base_block * self.base_bits / 8 + 2) + zeros
         return int(numbers + self.outputs * index + width * self.tokens * (self.inputs + self.outputs))
 
     def _bytes(self, count: int, bits: int) -> float:

@@ -82,7 +82,8 @@ def _forward(stack: Stack, folder: Path, progress: Progress, stopped: Stop) -> b
     with torch.no_grad():
         if not _file(folder, "hidden", 0).is_file():
             with stack.loaded(None):
-                _store(folder, "hidden", 0, len(stack.passages), map(stack.begin, range(len(stack.passages))))
+                count = len(stack.passages)
+                _store(folder, "hidden", 0, joined(count, map(stack.begin, range(count))))
         for layer in range(stack.layers):
             if stopped():
                 return False
@@ -90,7 +91,7 @@ def _forward(stack: Stack, folder: Path, progress: Progress, stopped: Stop) -> b
                 hidden = _load(folder, "hidden", layer)
                 with stack.loaded(layer):
                     parts = (stack.block(layer, x) for x in stack.grouped(hidden))
-                    _store(folder, "hidden", layer + 1, len(hidden), parts)
+                    _store(folder, "hidden", layer + 1, joined(len(hidden), parts))
             progress.advance()
     last = _load(folder, "hidden", stack.layers)
 
@@ -99,7 +100,7 @@ def _forward(stack: Stack, folder: Path, progress: Progress, stopped: Stop) -> b
         return torch.autograd.grad(stack.loss(leaf, index), leaf)[0]
 
     with stack.loaded(None):
-        _store(folder, "gradient", stack.layers, len(last), map(gradient, range(len(last))))
+        _store(folder, "gradient", stack.layers, joined(len(last), map(gradient, range(len(last)))))
     progress.advance()
     return True
 
@@ -113,9 +114,10 @@ def _backward(stack: Stack, folder: Path, layer: int) -> None:
         return torch.autograd.grad(stack.block(layer, leaf), leaf, gradient)[0]
 
     with stack.loaded(layer), _hooks(stack.linear(layer), measured):
-        gradients = _joined(len(hidden), map(before, stack.grouped(hidden), stack.grouped(after)))
+        pairs = zip(stack.grouped(hidden), stack.grouped(after), strict=True)
+        gradients = joined(len(hidden), (before(x, gradient) for x, gradient in pairs))
     if layer:
-        _store(folder, "gradient", layer, len(hidden), [gradients])
+        _store(folder, "gradient", layer, gradients)
     tokens = stack.passages.numel()
     entries = [planned(f"moments.{key}", (value / tokens).numpy()) for key, value in measured.moments.items()]
     entries += [planned(f"outputs.{name}", (value / tokens).numpy()) for name, value in measured.outputs.items()]
@@ -156,24 +158,26 @@ def _file(folder: Path, kind: str, layer: int) -> Path:
     return folder / f"{kind}.{layer}.npy"
 
 
-def _store(folder: Path, kind: str, layer: int, count: int, parts: Iterable[Tensor]) -> None:
-    found = _joined(count, parts)
+def _store(folder: Path, kind: str, layer: int, found: Tensor) -> None:
     with atomic_file(_file(folder, kind, layer)) as file:
         np.save(file, found.numpy())
 
 
-def _joined(count: int, parts: Iterable[Tensor]) -> Tensor:
-    """[count, S, hidden] of parts that are made one after the other.
+def joined(count: int, parts: Iterable[Tensor]) -> Tensor:
+    """[count, S, hidden] of parts [n, S, hidden] that are made one after the other; AssertionError for more or fewer.
 
     There is room for all before the second is made. Kept one by one, each would lie where the large temporaries of its
     making had been, the next ones would find no room there, and the heap would grow by them every time.
     """
     found, at = torch.empty(0), 0
     for part in parts:
-        if at == 0:
+        start, at = at, at + len(part)
+        if start == 0:
             found = torch.empty((count, *part.shape[1:]), dtype=part.dtype)
-        found[at : at + len(part)] = part.detach()
-        at += len(part)
+        if at <= count:
+            found[start:at] = part.detach()
+    if at != count:
+        raise AssertionError(f"{count} passages were to be joined, and there are {at}")
     return found
 
 

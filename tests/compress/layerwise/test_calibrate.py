@@ -10,7 +10,7 @@ import torch
 
 from edgekit.checkpoint import open_checkpoint
 from edgekit.compress.calibration import measure
-from edgekit.compress.layerwise.calibrate import calibrate, metric_of, statistics_file
+from edgekit.compress.layerwise.calibrate import calibrate, joined, metric_of, statistics_file
 from edgekit.compress.layerwise.stack import layer_of, stack_of
 from edgekit.compress.units import unit_of
 from edgekit.layers.pooling import pooled
@@ -98,3 +98,12 @@ def test_a_calibration_that_was_stopped_goes_on_to_the_same(llama: Path, tmp_pat
         parts = (statistics_file(tmp_path / part, layer).read_bytes() for part in ("parts", "whole"))
         assert len(set(parts)) == 1
     assert not list((tmp_path / "parts").glob("hidden*"))
+
+
+def test_parts_are_joined_in_order_and_none_may_be_missing() -> None:
+    parts = [torch.full((n, 2, 3), float(n)) for n in (2, 1, 3)]
+    assert torch.equal(joined(6, iter(parts)), torch.cat(parts))
+    with pytest.raises(AssertionError, match="7 passages were to be joined, and there are 6"):
+        joined(7, iter(parts))
+    with pytest.raises(AssertionError, match="5 passages were to be joined, and there are 6"):
+        joined(5, iter(parts))
