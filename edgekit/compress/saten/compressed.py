@@ -13,7 +13,7 @@ from torch import Tensor
 from edgekit.compress.blockwise import Floats
 from edgekit.compress.saten.pieces import Piece, piece_from
 from edgekit.compress.saten.storage import Arrays
-from edgekit.compress.saten.whitening import Metric
+from edgekit.compress.saten.whitening import Metric, relative
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,19 @@ class CompressedMatrix:
         }
 
 
-def compressed(method: str, weight: Tensor, metric: Metric, pieces: Sequence[Piece]) -> CompressedMatrix:
-    """Pieces that approximate W [N, K], measured as they are stored."""
+def compressed(
+    method: str, weight: Tensor, metric: Metric, pieces: Sequence[Piece], whole: float | None = None
+) -> CompressedMatrix:
+    """Pieces that approximate W [N, K], measured as they are stored; `whole` is the metric's square of W if known."""
     other = sum((torch.from_numpy(piece.dense()).double() for piece in pieces), torch.zeros(weight.shape).double())
     weight = weight.double()
     error = weight - other
     norm = float(weight.norm())
     plain = float(error.norm()) / norm if norm else 0.0
     shape = (weight.shape[0], weight.shape[1])
-    loss = 0.5 * metric.squared(error)
-    return CompressedMatrix(method, shape, tuple(pieces), metric.relative(weight, other), plain, loss)
+    square = metric.squared(error)
+    weighted = relative(square, metric.squared(weight) if whole is None else whole)
+    return CompressedMatrix(method, shape, tuple(pieces), weighted, plain, 0.5 * square)
 
 
 def compressed_from(record: Mapping[str, Any], arrays: Arrays) -> CompressedMatrix:

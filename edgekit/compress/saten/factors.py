@@ -11,7 +11,7 @@ from edgekit.compress.saten.factorisation import factorisation
 from edgekit.compress.saten.low_rank import nearest_pair, stored_pair
 from edgekit.compress.saten.pieces import Pair, Train
 from edgekit.compress.saten.storage import stored, stored_bytes
-from edgekit.compress.saten.tensor_train import tensor_train
+from edgekit.compress.saten.tensor_train import Unfoldings, tensor_train
 from edgekit.compress.saten.whitening import Metric
 
 #: Halvings of the interval of errors that a train is sought in: ε to a ten-thousandth.
@@ -45,9 +45,10 @@ def train_within(weight: Tensor, order: int, budget: int, dtype: str, block: int
     """
     matrix = weight.T.double()
     shape = factorisation(matrix.shape[0], matrix.shape[1], order)
+    unfoldings = Unfoldings()
 
     def within(epsilon: float) -> Train | None:
-        train = tensor_train(matrix, shape, epsilon=epsilon)
+        train = tensor_train(matrix, shape, epsilon=epsilon, unfoldings=unfoldings)
         if sum(stored_bytes(core.numel(), dtype, block) for core in train.cores) > budget:
             return None
         return Train(shape, tuple(stored(core.float().numpy(), dtype, block) for core in train.cores))

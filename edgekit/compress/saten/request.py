@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from typing import Protocol
 
 from torch import Tensor
 
 import edgekit.compress.saten.methods as folder
-from edgekit.compress.saten.compressed import CompressedMatrix
+from edgekit.compress.saten.compressed import CompressedMatrix, compressed
+from edgekit.compress.saten.pieces import Piece
 from edgekit.compress.saten.sparse import Sparsity
 from edgekit.compress.saten.whitening import Metric
 from edgekit.errors import ExportError
@@ -54,6 +57,15 @@ class Request:
     @property
     def shape(self) -> tuple[int, int]:
         return self.weight.shape[0], self.weight.shape[1]
+
+    @cached_property
+    def square(self) -> float:
+        """The metric's square of the weights themselves, which errors are measured against."""
+        return self.metric.squared(self.weight)
+
+    def made(self, method: str, pieces: Sequence[Piece]) -> CompressedMatrix:
+        """Pieces that approximate the weights, measured as they are stored."""
+        return compressed(method, self.weight, self.metric, pieces, self.square)
 
 
 class Method(Protocol):

@@ -64,8 +64,32 @@ class TensorTrain:
         return state.reshape(*x.shape[:-1], prod(self.shape.outputs))
 
 
+Decomposition = tuple[Tensor, Tensor, Tensor]
+
+
+class Unfoldings:
+    """Singular value decompositions of one matrix's unfoldings for one factorisation: of each mode the last one that
+    was asked for. They depend on the ranks before theirs alone, which neighbouring ε have in common."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[tuple[int, ...], Decomposition]] = {}
+
+    def decomposed(self, unfolding: Tensor, ranks: tuple[int, ...]) -> Decomposition:
+        """U, σ, Vᵀ of the unfolding that the ranks so far, r_0 … r_k, lead to."""
+        known = self._last.get(len(ranks))
+        if known is None or known[0] != ranks:
+            known = ranks, torch.linalg.svd(unfolding, full_matrices=False)
+            self._last[len(ranks)] = known
+        return known[1]
+
+
 def tensor_train(
-    matrix: Tensor, shape: Factorisation, *, epsilon: float | None = None, ranks: Sequence[int] | None = None
+    matrix: Tensor,
+    shape: Factorisation,
+    *,
+    epsilon: float | None = None,
+    ranks: Sequence[int] | None = None,
+    unfoldings: Unfoldings | None = None,
 ) -> TensorTrain:
     """TT-SVD of X [in, out], computed and returned in float64.
 
@@ -73,6 +97,7 @@ def tensor_train(
         epsilon: relative error allowed. Each of the d − 1 truncations keeps the smallest rank whose tail is at most
             δ = ε ‖X‖ / √(d − 1), so that ‖X − X̂‖ ≤ ε ‖X‖ (Oseledets 2011, theorem 2.2 and algorithm 1).
         ranks: r_1 … r_{d−1} instead; larger than possible means full.
+        unfoldings: what was computed for this matrix and shape before, and is added to.
 
     Raises:
         ExportError: the shape is not that of the matrix; not exactly one of epsilon and ranks; a negative epsilon,
@@ -81,14 +106,16 @@ def tensor_train(
     _check(matrix, shape, epsilon, ranks)
     rest = matrix.double()
     allowed = 0.0 if epsilon is None else epsilon * float(rest.norm()) / sqrt(max(1, shape.order - 1))
+    known = Unfoldings() if unfoldings is None else unfoldings
     cores: list[Tensor] = []
-    rank = 1
+    so_far = [1]
     for k, mode in enumerate(shape.modes[:-1]):
-        left, values, right = torch.linalg.svd(rest.reshape(rank * mode, -1), full_matrices=False)
+        left, values, right = known.decomposed(rest.reshape(so_far[k] * mode, -1), tuple(so_far))
         kept = _smallest_rank(values, allowed) if ranks is None else min(ranks[k], len(values))
-        cores.append(left[:, :kept].reshape(rank, mode, kept))
-        rest, rank = values[:kept, None] * right[:kept], kept
-    cores.append(rest.reshape(rank, shape.modes[-1], 1))
+        cores.append(left[:, :kept].reshape(so_far[k], mode, kept))
+        rest = values[:kept, None] * right[:kept]
+        so_far.append(kept)
+    cores.append(rest.reshape(so_far[-1], shape.modes[-1], 1))
     return TensorTrain(shape, tuple(cores))
 
 

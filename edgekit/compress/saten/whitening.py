@@ -38,8 +38,7 @@ class Metric:
 
     def relative(self, weight: Tensor, other: Tensor) -> float:
         """√ of the error's square over the weight's, W and Ŵ [N, K]; 0 where both are nothing."""
-        whole = self.squared(weight)
-        return 0.0 if whole <= 0 else (max(0.0, self.squared(weight.double() - other.double())) / whole) ** 0.5
+        return relative(self.squared(weight.double() - other.double()), self.squared(weight))
 
     @cached_property
     def damped(self) -> Tensor:
@@ -89,6 +88,11 @@ def metric(weight: Tensor, moments: Tensor | None = None, outputs: Tensor | None
                 "calibrate again with this model",
             )
     return Metric(m, g)
+
+
+def relative(error: float, whole: float) -> float:
+    """√(error / whole) of two squares; 0 where the whole is nothing."""
+    return 0.0 if whole <= 0 else (max(0.0, error) / whole) ** 0.5
 
 
 def cholesky(moments: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from edgekit.compress.saten.factorisation import Factorisation, factorisation
 from edgekit.compress.saten.sparse import sparsity_named
-from edgekit.compress.saten.tensor_train import TensorTrain, tensor_train
+from edgekit.compress.saten.tensor_train import TensorTrain, Unfoldings, tensor_train
 from edgekit.errors import ExportError
 from tests.compress.saten.matrices import random, toy
 
@@ -109,3 +109,13 @@ def test_refusals() -> None:
             tensor_train(matrix, shape, ranks=ranks)
     with pytest.raises(ExportError, match=r"\(60, 48\)"):
         tensor_train(matrix.T, shape, epsilon=0.1)
+
+
+def test_unfoldings_that_are_known_change_nothing() -> None:
+    matrix, shape = toy(*SIDES), factorisation(*SIDES, 4)
+    known = Unfoldings()
+    for epsilon in (0.5, 0.9, 0.51, 0.5, 0.1):
+        fresh = tensor_train(matrix, shape, epsilon=epsilon)
+        again = tensor_train(matrix, shape, epsilon=epsilon, unfoldings=known)
+        assert fresh.ranks == again.ranks
+        assert all(torch.equal(one, other) for one, other in zip(fresh.cores, again.cores, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.compress.saten.compressed import CompressedMatrix, compressed
+from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.correction import best_of
 from edgekit.compress.saten.methods.saten_augmented import base_sizes, rounded
 from edgekit.compress.saten.request import Request, too_small
@@ -18,7 +18,7 @@ def fit(request: Request) -> CompressedMatrix:
     sizes = base_sizes(request)
     sweeps = request.settings.rounds
     found = best_of(
-        compressed("dense", request.weight, request.metric, [rounded(request, request.weight, bits, block, sweeps)])
+        request.made("dense", [rounded(request, request.weight, bits, block, sweeps)])
         for size, bits, block in sorted((size for size in sizes if size[0] <= request.budget), reverse=True)[:BASES]
     )
     if found is None:

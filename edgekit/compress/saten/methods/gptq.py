@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.compress.saten.compressed import CompressedMatrix, compressed
+from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.correction import best_of
 from edgekit.compress.saten.methods.saten_augmented import base_sizes, rounded
 from edgekit.compress.saten.request import Request, too_small
@@ -14,7 +14,7 @@ def fit(request: Request) -> CompressedMatrix:
     """The best bit width and block of those that fit."""
     sizes = base_sizes(request)
     found = best_of(
-        compressed("gptq", request.weight, request.metric, [rounded(request, request.weight, bits, block)])
+        request.made("gptq", [rounded(request, request.weight, bits, block)])
         for size, bits, block in sizes
         if size <= request.budget
     )

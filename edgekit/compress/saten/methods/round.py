@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.compress.blockwise import Floats, quantize_blocks
-from edgekit.compress.saten.compressed import CompressedMatrix, compressed
+from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.correction import best_of
 from edgekit.compress.saten.methods.saten_augmented import base_sizes
 from edgekit.compress.saten.pieces import Base, base
@@ -21,7 +21,7 @@ def fit(request: Request) -> CompressedMatrix:
     sizes = base_sizes(request)
     weight, symmetric = request.weight.float().numpy(), request.settings.symmetric
     found = best_of(
-        compressed("round", request.weight, request.metric, [_base(weight, bits, block, symmetric)])
+        request.made("round", [_base(weight, bits, block, symmetric)])
         for size, bits, block in sizes
         if size <= request.budget
     )

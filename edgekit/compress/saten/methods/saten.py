@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgekit.compress.saten.compressed import CompressedMatrix, compressed
+from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.correction import (
     FACTORS,
     VALUES,
@@ -50,7 +50,7 @@ def _rounds(request: Request, split: Split) -> Iterator[CompressedMatrix]:
         mask = pursued_mask(rest, kept, split.sparsity, request.metric)
         part = stored_sparse(request, rest, mask, split.sparsity)
         kept = dense(part, weight)
-        yield compressed("saten", weight, request.metric, [factors, part] if part else [factors])
+        yield request.made("saten", [factors, part] if part else [factors])
         if part is None:
             return
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edgekit.compress.gptq import gptq_quantize
 from edgekit.compress.refine import refined
-from edgekit.compress.saten.compressed import CompressedMatrix, compressed
+from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.correction import (
     VALUES,
     Begun,
@@ -119,4 +119,4 @@ def _rounds(request: Request, bits: int, block: int, split: Split) -> Iterator[C
         part = stored_sparse(request, rest - low, mask, split.sparsity)
         kept = dense(part, weight)
         pieces = [piece for piece in (low_bit, factors, part) if piece is not None]
-        yield compressed("saten-augmented", weight, request.metric, pieces)
+        yield request.made("saten-augmented", pieces)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from edgekit.compress.saten.compressed import CompressedMatrix, compressed
+from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.factors import train_within
 from edgekit.compress.saten.methods.tt import ORDER, least_train_bytes
 from edgekit.compress.saten.pieces import Piece
@@ -36,4 +36,4 @@ def fit(request: Request) -> CompressedMatrix:
     if not isinstance(sparsity, Nothing):
         residual = request.weight - torch.from_numpy(train.dense())
         pieces.append(sparse(residual, sparsity.mask(residual.abs()), sparsity, values, settings.block))
-    return compressed("saten-faithful", request.weight, request.metric, pieces)
+    return request.made("saten-faithful", pieces)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.compress.saten.compressed import CompressedMatrix, compressed
+from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.factors import pair_bytes, pair_within
 from edgekit.compress.saten.request import Request, too_small
 from edgekit.compress.saten.storage import FLOAT
@@ -24,4 +24,4 @@ def pair_only(request: Request, name: str, fitted_in: Metric) -> CompressedMatri
     pair = pair_within(request.weight, fitted_in, request.budget, dtype, block)
     if pair is None:
         raise too_small(request, "rank 1", pair_bytes(request.shape, 1, dtype, block))
-    return compressed(name, request.weight, request.metric, [pair])
+    return request.made(name, [pair])

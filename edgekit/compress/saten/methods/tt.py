@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.compress.saten.compressed import CompressedMatrix, compressed
+from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.factorisation import factorisation
 from edgekit.compress.saten.factors import train_within
 from edgekit.compress.saten.request import Request, too_small
@@ -20,7 +20,7 @@ def fit(request: Request) -> CompressedMatrix:
     train = train_within(request.weight, order, request.budget, dtype, settings.block)
     if train is None:
         raise too_small(request, "a train of ranks 1", least_train_bytes(request, order, dtype))
-    return compressed("tt", request.weight, request.metric, [train])
+    return request.made("tt", [train])
 
 
 def least_train_bytes(request: Request, order: int, dtype: str) -> int:
