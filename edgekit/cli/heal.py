@@ -41,10 +41,10 @@ from edgekit.words import counted
 @click.option("--epochs", type=click.FloatRange(min=0), default=2, show_default=True, help="Of the fits.")
 @click.option(
     "--also",
-    type=click.Choice(["q_proj", "o_proj", "scales", "norms"]),
+    type=click.Choice(["q_proj", "o_proj", "scales", "codes", "norms"]),
     multiple=True,
     help="Train more. Converted: these projections of the original, which then cannot keep the integers they were "
-    "stored in. Compressed: the scales of codes, and norms.",
+    "stored in. Compressed: the scales of codes, the codes themselves, and norms.",
 )
 @click.option(
     "--batch", type=click.IntRange(min=1), default=2, show_default=True, help="Passages of a step of distillation."

@@ -85,7 +85,7 @@ def heal_compressed(
         else lambda c: model_from_checkpoint(c, max_positions=options.length)
     )
     student, teacher = build(compressed), build(source)
-    trained = Trainable(student, compressed, options.also)
+    trained = Trainable(student, compressed, options.also, source)
     likeness, (rows, held) = likeness_of(compressed), split(tokens)
     if options.compute == "bfloat16":
         keep_in_bfloat16([*student.parameters(), *teacher.parameters()])

@@ -1,7 +1,8 @@
-"""A compressed matrix as something that can be trained: its codes and positions fixed, its numbers parameters.
+"""A compressed matrix as something that can be trained: its positions fixed, its numbers parameters.
 
-Numbers that are stored as codes are rounded in every forward pass and their gradients passed on as if they were not
-(Bengio et al., arXiv 1308.3432), so that training sees what will be stored and nothing is lost at the end.
+Numbers that are stored as codes, and on request the codes of a base, are rounded in every forward pass and their
+gradients passed on as if they were not (Bengio et al., arXiv 1308.3432), so that training sees what will be stored and
+nothing is lost at the end.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.factorisation import Factorisation
@@ -118,71 +120,114 @@ class Entries(nn.Module):
         return Sparse(self._positions, self.value.stored())
 
 
-class Scaled(nn.Module):
-    """Of a `Base` whose scales are trained: it multiplies the weight, which holds the codes."""
+class Blocks(nn.Module):
+    """Of a `Base` whose scales or codes are trained: it multiplies the weight, which holds the codes less zero points;
+    codes that are trained, before they are rounded."""
 
-    def __init__(self, piece: Base) -> None:
+    low: Tensor
+
+    def __init__(self, piece: Base, *, scales: bool, codes: bool) -> None:
         super().__init__()
-        self._base = piece
-        self.scales = nn.Parameter(torch.from_numpy(piece.quantized.scales.copy()))
+        self._base, self._codes = piece, codes
+        self._top = 2**piece.quantized.bits - 1
+        values = torch.from_numpy(piece.quantized.scales.copy())
+        if scales:
+            self.scales = nn.Parameter(values)
+        else:
+            self.register_buffer("scales", values, persistent=False)
+        low = -torch.from_numpy(piece.quantized.zero_points.astype(np.float32))[..., None]
+        self.register_buffer("low", low, persistent=False)
+
+    def held(self, target: Tensor | None) -> Tensor:
+        """What the weight holds at the beginning, float32 [N, K].
+
+        Codes to be trained begin where what they stand for, `target` [N, K], is on their scale, but within their own
+        rounding: the matrix is as it is stored, and those change first that were nearly rounded to another.
+        """
+        base = self._base.quantized
+        codes = torch.from_numpy(replace(base, scales=np.ones_like(base.scales)).dequantized())
+        if not self._codes or target is None:
+            return codes
+        scales = self._spread(self.scales.detach(), codes.shape[1])
+        exact = torch.where(scales == 0, codes, target / scales)
+        return exact.clamp(codes - _SLACK, codes + _SLACK)
 
     def add(self, weight: Tensor) -> Tensor:
-        """weight [N, K], codes less zero points, times scales."""
-        block = self._base.quantized.codes.shape[2]
-        return weight * as_half(self.scales).repeat_interleave(block, dim=1)[:, : weight.shape[1]]
+        """weight [N, K], as it is held, times scales."""
+        inputs, blocks = weight.shape[1], self._blocks(weight)
+        if self._codes:
+            near = blocks.clamp(self.low - _SLACK, self.low + self._top + _SLACK)
+            blocks = rounded_through(near, near.round())
+        return (blocks * as_half(self.scales)[..., None]).flatten(1)[:, :inputs]
 
-    def stored(self) -> Base:
-        """As it is stored now."""
-        scales = half(self.scales.detach().numpy()).astype(np.float32)
-        return Base(replace(self._base.quantized, scales=scales))
+    def stored(self, weight: Tensor) -> Base:
+        """As it is stored now, for what the weight [N, K] holds now."""
+        base = self._base.quantized
+        codes = base.codes.copy()
+        if self._codes:
+            found = self._blocks(weight.detach()).round() - self.low
+            codes = found.clamp(0, self._top).numpy().astype(np.uint8)
+        return Base(replace(base, codes=codes, scales=half(self.scales.detach().numpy()).astype(np.float32)))
+
+    def _blocks(self, weight: Tensor) -> Tensor:
+        """[N, K/block, block]; zeros where a row ends within a block."""
+        rows, count, block = self._base.quantized.codes.shape
+        return functional.pad(weight, (0, count * block - weight.shape[1])).view(rows, count, block)
+
+    def _spread(self, scales: Tensor, inputs: int) -> Tensor:
+        """One for each weight: [N, K]."""
+        return scales.repeat_interleave(self._base.quantized.codes.shape[2], dim=1)[:, :inputs]
 
 
 _TRAINED: dict[type[Any], type[Any]] = {Pair: LowRank, Train: Cores, Sparse: Entries}
 
 
 class Summands(nn.Module):
-    """The parametrisation of a weight [N, K]: what is frozen goes in, the matrix comes out.
+    """The parametrisation of a weight [N, K]: what the layer's own weight holds goes in, the matrix comes out.
 
     Attributes:
         parts: trained pieces by their place in the matrix.
+        codes: whether the base's codes are trained, which are what is held then.
     """
 
-    def __init__(self, matrix: CompressedMatrix, *, scales: bool = False) -> None:
-        """`scales`: train those of the base too."""
+    def __init__(self, matrix: CompressedMatrix, *, scales: bool = False, codes: bool = False) -> None:
+        """`scales`, `codes`: train those of the base too."""
         super().__init__()
         self._matrix = matrix
+        self.codes = codes and any(isinstance(piece, Base) for piece in matrix.pieces)
         self.parts = nn.ModuleDict()
         for k, piece in enumerate(matrix.pieces):
-            if isinstance(piece, Base) and scales:
-                self.parts[str(k)] = Scaled(piece)
+            if isinstance(piece, Base) and (scales or codes):
+                self.parts[str(k)] = Blocks(piece, scales=scales, codes=codes)
             elif type(piece) in _TRAINED:
                 self.parts[str(k)] = _TRAINED[type(piece)](piece)
 
-    def frozen(self) -> Tensor:
-        """float32 [N, K], the forward pass's argument: the base, or its codes where its scales are trained."""
-        found = torch.zeros(self._matrix.shape)
-        for k, piece in enumerate(self._matrix.pieces):
-            if not isinstance(piece, Base):
-                continue
-            base = piece.quantized
-            if str(k) in self.parts:
-                base = replace(base, scales=np.ones_like(base.scales))
-            found += torch.from_numpy(base.dequantized())
-        return found
+    def held(self, original: Tensor | None = None) -> Tensor:
+        """float32 [N, K], the forward pass's argument: the base, or its codes where they or their scales are trained,
+        which begin near the original [N, K]'s."""
+        pieces = self._matrix.pieces
+        for k, piece in enumerate(pieces):
+            if isinstance(piece, Base):
+                if str(k) not in self.parts:
+                    return torch.from_numpy(piece.dense())
+                rest = sum((each.dense() for each in pieces if each is not piece), np.zeros((), np.float32))
+                blocks = cast(Blocks, self.parts[str(k)])
+                return blocks.held(None if original is None else original - torch.from_numpy(np.asarray(rest)))
+        return torch.zeros(self._matrix.shape)
 
-    def forward(self, frozen: Tensor) -> Tensor:
+    def forward(self, held: Tensor) -> Tensor:
         """float32 [N, K]."""
         # The sum is the weight: only the product with it may be made in fewer digits.
-        with torch.autocast(frozen.device.type, enabled=False):
-            weight = frozen.float()
-            # A base whose scales are trained multiplies, so it comes before what is added.
-            for part in sorted(self.parts.values(), key=lambda part: not isinstance(part, Scaled)):
+        with torch.autocast(held.device.type, enabled=False):
+            weight = held.float()
+            # A base that is trained multiplies, so it comes before what is added.
+            for part in sorted(self.parts.values(), key=lambda part: not isinstance(part, Blocks)):
                 weight = part.add(weight)  # type: ignore[operator]
             return weight
 
-    def stored(self) -> CompressedMatrix:
-        """As it is stored now; the errors of its record are those of the fit."""
+    def stored(self, held: Tensor) -> CompressedMatrix:
+        """As it is stored now, for what the layer's weight holds; the errors of its record are those of the fit."""
         pieces: list[Piece] = list(self._matrix.pieces)
         for k, part in self.parts.items():
-            pieces[int(k)] = part.stored()  # type: ignore[operator]
+            pieces[int(k)] = part.stored(held) if isinstance(part, Blocks) else part.stored()  # type: ignore[operator]
         return replace(self._matrix, pieces=tuple(pieces))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from edgekit.checkpoint import Checkpoint
 from edgekit.checkpoint.compressed import CompressedCheckpoint
 from edgekit.compress.layerwise.stack import layer_of
 from edgekit.compress.saten.storage import Arrays
@@ -18,9 +19,13 @@ from edgekit.heal.summands import Summands
 from edgekit.models._weights import weight_sources
 
 #: What can be trained beside factors and single weights.
-ALSO = ("scales", "norms")
+ALSO = ("scales", "codes", "norms")
 #: Steps of these relative to those of factors and single weights: they were right already.
 ALSO_RATE = 0.2
+#: The same of a base's codes: few of them are nearly rounded to another, and more at a time is noise.
+CODES_RATE = 0.05
+#: How they are named among a matrix's parameters.
+CODES = "codes"
 #: From the parameter that is trained back to the checkpoint's number.
 _BACK = {None: 0.0, "plus_one": 1.0}
 
@@ -32,12 +37,19 @@ class Trainable:
         parameters: by name, all that is trained.
     """
 
-    def __init__(self, student: Any, checkpoint: CompressedCheckpoint, also: tuple[str, ...] = ()) -> None:
-        """Raises ModelError where there is nothing to train."""
+    def __init__(
+        self,
+        student: Any,
+        checkpoint: CompressedCheckpoint,
+        also: tuple[str, ...] = (),
+        original: Checkpoint | None = None,
+    ) -> None:
+        """`original`: the checkpoint that was compressed, near whose weights codes begin. Raises ModelError where there
+        is nothing to train."""
         check_also(also)
         plain = dict(student.named_parameters())
         sources = weight_sources(student)
-        self._summands: dict[str, Summands] = {}
+        self._summands: dict[str, tuple[Summands, nn.Parameter]] = {}
         self._norms: dict[str, tuple[nn.Parameter, str | None]] = {}
         self.parameters: dict[str, nn.Parameter] = {}
         modules = {name: module for name, module in student.named_modules() if isinstance(module, nn.Linear)}
@@ -45,19 +57,25 @@ class Trainable:
             weight = f"{name}.weight"
             if weight not in checkpoint.records or layer_of(weight) is None:
                 continue
-            summands = Summands(checkpoint.matrix(weight), scales="scales" in also)
+            summands = Summands(checkpoint.matrix(weight), scales="scales" in also, codes="codes" in also)
             if not summands.parts:
                 continue
-            module.weight = nn.Parameter(summands.frozen(), requires_grad=False)
+            near = (
+                torch.from_numpy(np.array(original.array(weight), np.float32)) if original and summands.codes else None
+            )
+            held = nn.Parameter(summands.held(near), requires_grad=False)
+            module.weight = held
             parametrize.register_parametrization(module, "weight", summands)
-            self._summands[weight] = summands
+            self._summands[weight] = summands, held
+            if summands.codes:
+                self.parameters[f"{weight}/{CODES}"] = held
             own = summands.parts.named_parameters()
             self.parameters |= {f"{weight}/{part}": parameter for part, parameter in own}
         if not self._summands:
             raise ModelError(
-                "healing trains factors, single weights and, on request, scales of compressed matrices",
+                "healing trains factors, single weights and, on request, scales and codes of compressed matrices",
                 f"{checkpoint.path} holds codes alone",
-                "train their scales with --also scales, or compress with --method saten-augmented",
+                "train them with --also codes --also scales, or compress with --method saten-augmented",
             )
         if "norms" in also:
             linear = {f"{name}.bias" for name in modules}
@@ -73,9 +91,9 @@ class Trainable:
         found = []
         for name, parameter in self.parameters.items():
             _, slash, part = name.partition("/")
-            kept = not slash or part.split(".", 1)[1] == "scales"
+            share = ALSO_RATE if not slash or part.partition(".")[2] == "scales" else 1.0
             size = max(float(parameter.detach().square().mean().sqrt()), 1e-6)
-            found.append({"params": [parameter], "lr": rate * size * (ALSO_RATE if kept else 1.0)})
+            found.append({"params": [parameter], "lr": rate * size * (CODES_RATE if part == CODES else share)})
         return found
 
     @property
@@ -96,8 +114,8 @@ class Trainable:
     def arrays(self) -> Arrays:
         """All arrays of what is trained, by their names in model.safetensors; norms in float32."""
         found: Arrays = {}
-        for weight, summands in self._summands.items():
-            found |= {f"{weight}/{array}": value for array, value in summands.stored().arrays().items()}
+        for weight, (summands, held) in self._summands.items():
+            found |= {f"{weight}/{array}": value for array, value in summands.stored(held).arrays().items()}
         for name, (parameter, transform) in self._norms.items():
             found[name] = parameter.detach().numpy() - np.float32(_BACK[transform])
         return found
@@ -107,6 +125,6 @@ def check_also(also: tuple[str, ...]) -> None:
     """ExportError for what cannot be trained."""
     if unknown := [name for name in also if name not in ALSO]:
         raise ExportError(
-            f"Healing a compressed checkpoint can train {' and '.join(ALSO)} beside its factors.",
+            f"Healing a compressed checkpoint can train {', '.join(ALSO)} beside its factors.",
             f"{unknown[0]!r} was asked for.",
         )
