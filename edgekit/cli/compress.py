@@ -147,6 +147,7 @@ def command(
     from edgekit.compress.layerwise.estimate import estimate
     from edgekit.compress.layerwise.execute import on_cluster
     from edgekit.compress.layerwise.options import CompressOptions
+    from edgekit.heal.trainable import ALSO
 
     given: dict[str, Any] = {
         name: tuple(map(int, value)) if name == "base_bits" else value for name, value in choices.items()
@@ -209,7 +210,12 @@ def command(
     if choices["layout"] == "tm_params":
         click.echo("sizes     of what is counted; tm_params.pth itself holds residuals as dense matrices in float32")
         return
-    click.echo(f"next: edgekit inspect {shlex.quote(str(destination))}, or edgekit export it with --dtype int8")
+    made = shlex.quote(str(destination))
+    click.echo(
+        f"next: edgekit inspect {made}, or edgekit export it with --dtype int8; nearer to the original, in the same"
+    )
+    also = " ".join(f"--also {part}" for part in ALSO)
+    click.echo(f"      bytes, comes edgekit heal {made} --teacher {shlex.quote(checkpoint)} -o HEALED {also}")
 
 
 def _refuse_what_a_plan_says() -> None:

@@ -99,8 +99,9 @@ def command(
 
     CHANGED is a directory that `edgekit convert` or `edgekit compress` wrote. Of a converted model, first each layer is
     fitted to the original's attention, then the whole is distilled. Of a compressed one, factors and single weights are
-    distilled; codes and positions stay, and no byte is added. What is done is kept beside the output: after an
-    interruption, --resume goes on from it. The loss curves come beside the output, too: OUT.png, OUT.history.json.
+    distilled, with --also scales, codes and norms; positions stay, and no byte is added. What is done is kept beside
+    the output: after an interruption, --resume goes on from it. The loss curves come beside the output, too: OUT.png,
+    OUT.history.json.
     """
     from edgekit.checkpoint import open_checkpoint
     from edgekit.cli.convert import text_of

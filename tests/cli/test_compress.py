@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,16 @@ def test_forms_that_are_slower_than_int4_are_told(source: Path, tmp_path: Path, 
     facts = json.loads(edgekit("inspect", tmp_path / "out", "--json").stdout)["compression"]
     assert len(facts["slower_than_int4"]) == slower
     assert f"slower than int4  {slower} of 14 matrices" in edgekit("inspect", tmp_path / "out").output
+
+
+def test_the_healing_that_is_told_of_can_be_done(source: Path, tmp_path: Path) -> None:
+    form = ["--method", "dense", "--bits-per-weight", "4"]  # which leaves nothing but what --also names
+    told = edgekit("compress", source, "-o", tmp_path / "out", *SMALL, *form).stdout
+    words = shlex.split(told[told.index("edgekit heal") :])
+    assert words[words.index("--also") :] == ["--also", "scales", "--also", "codes", "--also", "norms"]
+    result = edgekit(*words[1:], "--length", "32", "--steps", "1", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "estimate: 1 step" in result.stdout
 
 
 def test_an_estimate_writes_nothing(source: Path, tmp_path: Path) -> None:
