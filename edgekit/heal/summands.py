@@ -7,6 +7,7 @@ nothing is lost at the end.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgekit.compress.blockwise import SMALLEST_SCALE
 from edgekit.compress.saten.compressed import CompressedMatrix
 from edgekit.compress.saten.factorisation import Factorisation
 from edgekit.compress.saten.pieces import Base, Pair, Piece, Train
@@ -131,6 +133,8 @@ class Blocks(nn.Module):
         self._base, self._codes = piece, codes
         self._top = 2**piece.quantized.bits - 1
         values = torch.from_numpy(piece.quantized.scales.copy())
+        # Engines that want scales above zero (`Settings.symmetric`) have them, and keep them.
+        self._least = float(SMALLEST_SCALE) if bool((values > 0).all()) else -math.inf
         if scales:
             self.scales = nn.Parameter(values)
         else:
@@ -158,7 +162,7 @@ class Blocks(nn.Module):
         if self._codes:
             near = blocks.clamp(self.low - _SLACK, self.low + self._top + _SLACK)
             blocks = rounded_through(near, near.round())
-        return (blocks * as_half(self.scales)[..., None]).flatten(1)[:, :inputs]
+        return (blocks * as_half(self.scales.clamp(min=self._least))[..., None]).flatten(1)[:, :inputs]
 
     def stored(self, weight: Tensor) -> Base:
         """As it is stored now, for what the weight [N, K] holds now."""
@@ -167,7 +171,8 @@ class Blocks(nn.Module):
         if self._codes:
             found = self._blocks(weight.detach()).round() - self.low
             codes = found.clamp(0, self._top).numpy().astype(np.uint8)
-        return Base(replace(base, codes=codes, scales=half(self.scales.detach().numpy()).astype(np.float32)))
+        scales = half(self.scales.detach().clamp(min=self._least).numpy()).astype(np.float32)
+        return Base(replace(base, codes=codes, scales=scales))
 
     def _blocks(self, weight: Tensor) -> Tensor:
         """[N, K/block, block]; zeros where a row ends within a block."""

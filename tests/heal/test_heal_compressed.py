@@ -216,6 +216,20 @@ def test_codes_begin_near_the_original_within_their_own_rounding(inputs: int, bl
     np.testing.assert_array_equal(stored.codes.reshape(7, -1)[:, :inputs], kept.codes.reshape(7, -1)[:, :inputs])
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_scales_above_zero_stay_there(symmetric: bool) -> None:
+    weight = np.random.default_rng(6).standard_normal((5, 64)).astype(np.float32)
+    quantized = quantize_blocks(weight, 4, 32, symmetric=symmetric, positive=symmetric)
+    if not symmetric:
+        quantized.scales[2, 1] *= -1  # which least squares may choose
+    blocks = Blocks(base(quantized), scales=True, codes=False)
+    with torch.no_grad():
+        blocks.scales.sub_(1.0)
+    stored = blocks.stored(blocks.held(None))
+    assert bool((stored.quantized.scales > 0).all()) == symmetric
+    np.testing.assert_allclose(blocks.add(blocks.held(None)).detach().numpy(), stored.dense(), rtol=1e-6)
+
+
 def test_codes_on_request(sources: dict[str, Path], made: Callable[..., Path], tmp_path: Path) -> None:
     small = made("bert", "gptq", bits_per_weight=2.8)
     for also in (("scales",), ("codes",), ("scales", "codes")):
