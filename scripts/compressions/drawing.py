@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,26 @@ from .ggml import FLAT, IMATRIX, PREFIX
 
 Entry = dict[str, Any]
 ORIGINAL = "original"
+#: What is shown of an encoder, and of a decoder's answers.
+EMBEDDINGS = ("cosine_mean", "cosine_min", "spearman", "retrieval_top1", "probe_accuracy")
+CHOICES = ("accuracy", "normalised")
+#: Drawn columns, each with its label and what is drawn of a value.
+Drawn = dict[str, tuple[str, Callable[[float], float]]]
+
+
+def shown_of(names: Iterable[str]) -> tuple[tuple[str, ...], Drawn]:
+    """Columns of the table, and those that are drawn, of a judge whose values have these names."""
+    known = list(names)
+    if EMBEDDINGS[0] in known:
+        return EMBEDDINGS, {EMBEDDINGS[0]: ("1 - mean cosine (lower is better)", lambda value: 1 - value)}
+    columns = [name for name in known if name.startswith("perplexity_") and not name.endswith("_error")]
+    drawn: Drawn = {
+        name: (f"perplexity, windows of {name.rpartition('_')[2]} (lower is better)", float) for name in columns
+    }
+    if CHOICES[1] in known:
+        columns += CHOICES
+        drawn[CHOICES[1]] = ("wrong answers, for each character (lower is better)", lambda value: 1 - value)
+    return tuple(columns), drawn
 
 
 def ordered(results: Sequence[Entry], methods: Sequence[str]) -> list[Entry]:
@@ -32,7 +52,7 @@ def table(results: Sequence[Entry], columns: Sequence[str], methods: Sequence[st
     for entry in ordered(results, methods):
         asked = "" if entry.get("asked") is None else f"{entry['asked']:g}"
         bits = "" if "failure" in entry else f"{entry['bits']:.2f}"
-        cells = [f"`{entry['method']}`", asked, bits, *_values(entry, columns)]
+        cells = [_head(entry), asked, bits, *_values(entry, columns)]
         if healed:
             after = entry.get("healed", {})
             cells += ["-"] * len(columns) if "failure" in after else _values(after, columns)
@@ -44,6 +64,52 @@ def _values(entry: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     if "failure" in entry:
         return [str(entry["failure"]).replace("|", "/").replace("\n", " "), *[""] * (len(columns) - 1)]
     return [f"{entry[name]:.4g}" if name in entry else "" for name in columns]
+
+
+def merged(several: Iterable[Sequence[Entry]]) -> list[Entry]:
+    """Results of several runs: of each point the first that did not fail, and its healing from whichever run healed it.
+    Points of runs that gave all matrices the same bits are others than those that did not, and marked `uniform`."""
+    found: dict[tuple[Any, ...], Entry] = {}
+    for results in several:
+        uniform = any(entry.get("settings", {}).get("uniform") for entry in results)
+        for entry in results:
+            if "failure" in entry:
+                continue
+            key = entry["method"], entry.get("asked"), uniform and entry["method"] != ORIGINAL
+            kept = found.setdefault(key, {**entry, "uniform": True} if key[2] else dict(entry))
+            if "failure" in kept.get("healed", {"failure": ""}) and "healed" in entry:
+                kept["healed"] = entry["healed"]
+    return list(found.values())
+
+
+def by_size(results: Sequence[Entry], name: str, methods: Sequence[str]) -> str:
+    """One value in Markdown: a row for each method, and for it healed, a column for each size that was asked for.
+    Perplexities are given as multiples of the original's."""
+    whole = next((entry[name] for entry in results if entry["method"] == ORIGINAL), 1.0)
+    relative = whole if name.startswith("perplexity") else 1.0
+    own = [entry for entry in ordered(results, methods) if entry.get("asked") is not None]
+    sizes = sorted({entry["asked"] for entry in own}, reverse=True)
+    lines = [f"| {' | '.join(['method', *(f'{size:g} bits' for size in sizes)])} |", f"|---|{'---:|' * len(sizes)}"]
+    rows: dict[str, dict[float, Entry]] = {}
+    known = {method: place for place, method in enumerate(methods)}
+    for entry in sorted(own, key=lambda entry: known.get(entry["method"], len(known))):
+        head = _head(entry)
+        rows.setdefault(head, {})[entry["asked"]] = entry
+        if name in (healed := entry.get("healed", {})):
+            rows.setdefault(f"{head}, healed", {})[entry["asked"]] = healed
+    for head, values in rows.items():
+        cells = [_cell(values[size][name], relative) if name in values.get(size, {}) else "" for size in sizes]
+        lines.append(f"| {' | '.join([head, *cells])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _head(entry: Entry) -> str:
+    return f"`{entry['method']}`" + (", uniform" if entry.get("uniform") else "")
+
+
+def _cell(value: float, relative: float) -> str:
+    shown = value / relative
+    return f"{shown:,.0f}" if shown >= 100 else f"{shown:.3g}" if relative != 1 else f"{shown:.3f}"
 
 
 def draw(results: Sequence[Entry], drawn: Mapping[str, Any], methods: Sequence[str], target: Path) -> None:

@@ -21,10 +21,10 @@ from edgekit.models.registry import encoder_from_checkpoint, kind_of, model_from
 from edgekit.parity.reference_choices import tokenizer_from_checkpoint
 from edgekit.parity.torch_session import TorchSession
 
+from .drawing import CHOICES, EMBEDDINGS, shown_of
+
 #: Characters of text that are read for each token that is wanted.
 CHARACTERS = 12
-#: What is shown of an encoder.
-COLUMNS = ("cosine_mean", "cosine_min", "spearman", "retrieval_top1", "probe_accuracy")
 
 
 class Encoders:
@@ -39,8 +39,7 @@ class Encoders:
     def __init__(self, original: Checkpoint, arguments: argparse.Namespace) -> None:
         from tokenizers import Tokenizer
 
-        self.columns: tuple[str, ...] = COLUMNS
-        self.drawn: dict[str, Any] = {"cosine_mean": ("1 - mean cosine (lower is better)", lambda value: 1 - value)}
+        self.columns, self.drawn = shown_of(EMBEDDINGS)
         self.settings: dict[str, Any] = {}
         self._texts = shipped_texts()
         tokenizer = Tokenizer.from_str(original.tokenizer_files()["tokenizer.json"].decode())
@@ -82,19 +81,14 @@ class Decoders:
             if count < arguments.windows:
                 raise SystemExit(f"--text holds {count} windows of {context} tokens, and not {arguments.windows}")
         self._questions: list[Any] = []
-        self.columns = tuple(f"perplexity_{context}" for context in contexts)
-        self.drawn: dict[str, Any] = {
-            name: (f"perplexity, windows of {context} (lower is better)", float)
-            for name, context in zip(self.columns, contexts, strict=True)
-        }
         self.settings = {"contexts": contexts, "windows": arguments.windows, "text": self._text.sha256}
         if arguments.choices is not None:
             self._task = read_questions(arguments.choices)
             self._asked = self._task.questions[: arguments.questions]
             self._questions = [encoded(question, tokenizer) for question in self._asked]
-            self.columns = (*self.columns, "accuracy", "normalised")
-            self.drawn["normalised"] = ("wrong answers, for each character (lower is better)", lambda value: 1 - value)
             self.settings |= {"choices": self._task.sha256, "questions": len(self._questions)}
+        names = [f"perplexity_{context}" for context in contexts]
+        self.columns, self.drawn = shown_of([*names, *(CHOICES if self._questions else ())])
         self._positions = max([*contexts, longest(self._questions) if self._questions else 0])
 
     def judge(self, checkpoint: Checkpoint) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
@@ -19,7 +20,7 @@ from edgekit.compress.layerwise import compress as compression
 from edgekit.compress.layerwise.calibrate import calibrate
 from edgekit.compress.layerwise.options import sizes_of
 from edgekit.errors import ExportError
-from scripts.compressions.drawing import ordered, table
+from scripts.compressions.drawing import by_size, merged, ordered, shown_of, table
 from scripts.compressions.ggml import GgmlLibrary, ggml_type
 from scripts.compressions.plain import plain_base, plain_rounded
 from scripts.compressions.replaced import Replaced
@@ -156,6 +157,54 @@ def test_the_table_is_ordered_by_bits_and_method() -> None:
         "| `plain` | 3 |  | ExportError: too / small |  |",
         "| `round` | 3 | 2.60 | 2 |  |",
     ]
+
+
+def test_several_runs_are_one_table_by_size(tmp_path: Path) -> None:
+    first: list[dict[str, Any]] = [
+        {"method": "original", "bits": 5.0, "settings": {"uniform": False}, "perplexity_512": 30.0},
+        {"method": "round", "asked": 4.0, "bits": 3.9, "perplexity_512": 45.0},
+        {"method": "svd", "asked": 4.0, "bits": 4.0, "failure": "ExportError"},
+        {"method": "ggml:q4_0", "asked": None, "bits": 4.5, "perplexity_512": 31.0},
+        {"method": "dense", "asked": 4.0, "bits": 4.0, "perplexity_512": 36.0, "healed": {"failure": "Stopped"}},
+    ]
+    second: list[dict[str, Any]] = [
+        {"method": "original", "bits": 5.0, "settings": {"uniform": True}, "perplexity_512": 30.0},
+        {"method": "svd", "asked": 4.0, "bits": 4.0, "perplexity_512": 9000.0},
+        {"method": "dense", "asked": 3.0, "bits": 3.0, "perplexity_512": 60.0},
+    ]
+    third: list[dict[str, Any]] = [
+        first[0],
+        {"method": "dense", "asked": 4.0, "bits": 4.0, "perplexity_512": 39.0, "healed": {"perplexity_512": 33.0}},
+    ]
+    expected = [
+        "| method | 4 bits | 3 bits |",
+        "|---|---:|---:|",
+        "| `round` | 1.5 |  |",
+        "| `svd`, uniform | 300 |  |",
+        "| `dense` | 1.2 |  |",
+        "| `dense`, healed | 1.1 |  |",
+        "| `dense`, uniform |  | 2 |",
+    ]
+    results = merged([first, second, third])
+    assert by_size(results, "perplexity_512", ["round", "svd", "dense"]).splitlines() == expected
+    for name, entries in {"one": first, "two": second, "three": third}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(entries))
+    drawing = SCRIPT.with_name("draw-compressions")
+    folders = [str(tmp_path / name) for name in ("one", "two", "three")]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+    subprocess.run([sys.executable, drawing, *folders, "-o", tmp_path / "all"], env=environment, check=True)
+    assert (tmp_path / "all.md").read_text().splitlines()[2:9] == expected
+    assert (tmp_path / "all.png").stat().st_size > 10_000
+
+
+def test_embeddings_are_shown_as_they_are() -> None:
+    results = [
+        {"method": "original", "bits": 32.0, "cosine_mean": 1.0},
+        {"method": "tt", "asked": 3.0, "bits": 2.9, "cosine_mean": -0.0128},
+    ]
+    assert by_size(merged([results]), "cosine_mean", []).splitlines()[2:] == ["| `tt` | -0.013 |"]
+    assert shown_of(results[0])[0][0] == "cosine_mean"
 
 
 def test_a_run_goes_on_where_it_was_cut_off_and_heals_what_can_be(
