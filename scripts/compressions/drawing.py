@@ -109,6 +109,8 @@ def _head(entry: Entry) -> str:
 
 def _cell(value: float, relative: float) -> str:
     shown = value / relative
+    if shown >= 10_000:
+        return "> 10,000"
     return f"{shown:,.0f}" if shown >= 100 else f"{shown:.3g}" if relative != 1 else f"{shown:.3f}"
 
 
