@@ -143,14 +143,18 @@ def _panel(axes: Any, results: Sequence[Entry], name: str, shown: Any, methods: 
         if entry["method"] == ORIGINAL and (level := shown(entry[name])) > 0:
             axes.axhline(level, color="black", linewidth=0.8, linestyle=":")
     lines = [method for method in methods if not method.startswith(PREFIX)]
-    for number, method in enumerate(lines):
-        own = sorted((e for e in results if e["method"] == method), key=lambda e: e["bits"])
-        style: dict[str, Any] = {"color": f"C{number % 10}", "marker": "o", "markersize": 3}
+    for number, (method, uniform) in enumerate((method, uniform) for method in lines for uniform in (False, True)):
+        own = sorted(
+            (e for e in results if e["method"] == method and e.get("uniform", False) == uniform),
+            key=lambda e: e["bits"],
+        )
+        style: dict[str, Any] = {"color": f"C{number // 2 % 10}", "marker": "x" if uniform else "o", "markersize": 3}
+        label = f"{method}, uniform" if uniform else method
         if own:
-            axes.plot([e["bits"] for e in own], [shown(e[name]) for e in own], label=method, **style)
+            axes.plot([e["bits"] for e in own], [shown(e[name]) for e in own], label=label, **style)
         if healed := [e for e in own if name in e.get("healed", {})]:
             points = [shown(e["healed"][name]) for e in healed]
-            axes.plot([e["bits"] for e in healed], points, label=f"{method}, healed", linestyle="--", **style)
+            axes.plot([e["bits"] for e in healed], points, label=f"{label}, healed", linestyle="--", **style)
     points = sorted((e for e in results if e["method"].startswith(PREFIX)), key=lambda e: (e["bits"], shown(e[name])))
     for number, entry in enumerate(points):
         short, at = entry["method"].removeprefix(PREFIX), (entry["bits"], shown(entry[name]))
