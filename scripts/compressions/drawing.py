@@ -10,6 +10,10 @@ from .ggml import FLAT, IMATRIX, PREFIX
 
 Entry = dict[str, Any]
 ORIGINAL = "original"
+#: As tables have them: what is plain first.
+METHODS = (
+    "plain", "round", "gptq", "svd", "svd-aware", "tt", "saten-faithful", "saten", "dense", "saten-augmented",
+)  # fmt: skip
 #: What is shown of an encoder, and of a decoder's answers.
 EMBEDDINGS = ("cosine_mean", "cosine_min", "spearman", "retrieval_top1", "probe_accuracy")
 CHOICES = ("accuracy", "normalised")

@@ -22,19 +22,17 @@ from edgekit.checkpoint import open_checkpoint
 from edgekit.checkpoint.compressed import CompressedCheckpoint
 from edgekit.checkpoint.safetensors_header import read_safetensors_header
 from edgekit.cli.main import cli
-from edgekit.compress.blockwise import quantize_blocks
 from edgekit.compress.calibration import calibration_text
-from edgekit.compress.saten.pieces import base
 from edgekit.contract import KIND_ENCODER
 from edgekit.errors import CheckpointError, EdgekitError, ExportError, ModelError
 from edgekit.heal import compressed as healing
 from edgekit.heal.compressed import heal_compressed, training_passages
-from edgekit.heal.curves import curve_file, entries_of, history_file
+from edgekit.heal.curves import curve_file, history_file
 from edgekit.heal.estimate import TIMED, HealEstimate
 from edgekit.heal.full_attention import layer_output, layers_of
 from edgekit.heal.likeness import residual_streams
 from edgekit.heal.options import HealOptions
-from edgekit.heal.summands import Blocks, Summands
+from edgekit.heal.summands import Summands
 from edgekit.heal.trainable import Trainable
 from edgekit.models.registry import encoder_from_checkpoint, kind_of, model_from_checkpoint
 from edgekit.progress import SilentProgress
@@ -190,44 +188,6 @@ def test_what_is_trained_is_what_will_be_stored(codes: bool, made: Callable[...,
         name for name in changed if name.startswith("base") or (name.startswith("sparse") and "value_" not in name)
     }
     assert fixed == ({"base scales", "base codes"} if codes else {"base scales"})
-
-
-@pytest.mark.parametrize(("inputs", "block"), [(64, 32), (70, 32), (48, 64)])
-def test_codes_begin_near_the_original_within_their_own_rounding(inputs: int, block: int) -> None:
-    draw = np.random.default_rng(5)
-    weight = draw.standard_normal((7, inputs)).astype(np.float32)
-    piece = base(quantize_blocks(weight, 3, block))
-    blocks = Blocks(piece, scales=False, codes=True)
-    held = blocks.held(torch.from_numpy(weight))
-    codes = blocks.held(None)
-    assert float((held - codes).abs().max()) < 0.5
-    assert float((held - codes).abs().mean()) > 0.1  # not where it was: towards the original
-    scale = torch.from_numpy(np.repeat(piece.quantized.scales, block, axis=1)[:, :inputs])
-    exact = torch.from_numpy(weight) / scale
-    inside = (exact - codes).abs() < 0.45
-    torch.testing.assert_close(held[inside], exact[inside])
-    assert inside.float().mean() > 0.8
-    np.testing.assert_allclose(blocks.add(held).numpy(), piece.dense(), rtol=1e-6)
-    gradient = torch.randn(held.shape, generator=torch.Generator().manual_seed(1))
-    leaf = held.clone().requires_grad_(True)
-    blocks.add(leaf).backward(gradient)
-    torch.testing.assert_close(leaf.grad, gradient * scale)  # as if they were not rounded
-    stored, kept = blocks.stored(held).quantized, piece.quantized
-    np.testing.assert_array_equal(stored.codes.reshape(7, -1)[:, :inputs], kept.codes.reshape(7, -1)[:, :inputs])
-
-
-@pytest.mark.parametrize("symmetric", [False, True])
-def test_scales_above_zero_stay_there(symmetric: bool) -> None:
-    weight = np.random.default_rng(6).standard_normal((5, 64)).astype(np.float32)
-    quantized = quantize_blocks(weight, 4, 32, symmetric=symmetric, positive=symmetric)
-    if not symmetric:
-        quantized.scales[2, 1] *= -1  # which least squares may choose
-    blocks = Blocks(base(quantized), scales=True, codes=False)
-    with torch.no_grad():
-        blocks.scales.sub_(1.0)
-    stored = blocks.stored(blocks.held(None))
-    assert bool((stored.quantized.scales > 0).all()) == symmetric
-    np.testing.assert_allclose(blocks.add(blocks.held(None)).detach().numpy(), stored.dense(), rtol=1e-6)
 
 
 def test_codes_on_request(sources: dict[str, Path], made: Callable[..., Path], tmp_path: Path) -> None:
@@ -422,14 +382,6 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
     assert {path.name for path in tmp_path.iterdir()} == expected | {
         curve_file(tmp_path / n).name for n in ("killed", "whole")
     }
-
-
-def test_a_log_is_read_as_if_nothing_had_been_cut_off(tmp_path: Path) -> None:
-    lines = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 2, "loss": 2.5}, {"layer": 0, "before": 1.0}]
-    log = tmp_path / "log"
-    log.write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 3, "lo')
-    assert entries_of(log) == {"steps": [lines[0], lines[2]], "layers": [lines[3]]}
-    assert entries_of(tmp_path / "none") == {"steps": [], "layers": []}
 
 
 def test_the_layout_of_training_code_is_refused(sources: dict[str, Path], tmp_path: Path) -> None:

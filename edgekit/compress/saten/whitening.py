@@ -36,10 +36,6 @@ class Metric:
         error = error.double()
         return float(((error @ self.moments) * error).sum(1) @ self.outputs)
 
-    def relative(self, weight: Tensor, other: Tensor) -> float:
-        """√ of the error's square over the weight's, W and Ŵ [N, K]; 0 where both are nothing."""
-        return relative(self.squared(weight.double() - other.double()), self.squared(weight))
-
     @cached_property
     def damped(self) -> Tensor:
         """M with `damping` times its mean diagonal added, float64 [K, K]."""
@@ -91,7 +87,7 @@ def metric(weight: Tensor, moments: Tensor | None = None, outputs: Tensor | None
 
 
 def relative(error: float, whole: float) -> float:
-    """√(error / whole) of two squares; 0 where the whole is nothing."""
+    """√ of an error's square over the weights', two of `Metric.squared`; 0 where there are no weights."""
     return 0.0 if whole <= 0 else (max(0.0, error) / whole) ** 0.5
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from edgekit.compress.saten.whitening import cholesky, metric
+from edgekit.compress.saten.whitening import cholesky, metric, relative
 from edgekit.compress.sensitivity import expected_cost
 from edgekit.errors import ExportError
 from tests.compress.saten.matrices import anisotropic, moments, random, toy
@@ -23,10 +23,12 @@ def test_the_square_is_that_of_the_outputs_on_samples() -> None:
 def test_relative_error() -> None:
     weight = toy(12, 20)
     found = anisotropic(weight)
-    assert found.relative(weight, 0.75 * weight) == pytest.approx(0.25)
-    assert found.relative(weight, weight) == 0
-    assert metric(weight).relative(weight, weight + 1) == pytest.approx(240**0.5 / float(weight.norm()))
-    assert metric(0 * weight).relative(0 * weight, 0 * weight) == 0
+    assert relative(found.squared(0.25 * weight), found.squared(weight)) == pytest.approx(0.25)
+    assert relative(0.0, found.squared(weight)) == relative(-1e-20, found.squared(weight)) == 0
+    plain = metric(weight)
+    ones = relative(plain.squared(torch.ones_like(weight)), plain.squared(weight))
+    assert ones == pytest.approx(240**0.5 / float(weight.norm()))
+    assert relative(0.0, 0.0) == 0
 
 
 def test_factor_and_scale() -> None:
