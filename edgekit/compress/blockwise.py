@@ -89,6 +89,21 @@ class BlockQuantized:
         codes, scales, zeros = self.codes[part], self.scales[part], self.zero_points[part]
         return BlockQuantized(codes, scales, zeros, self.bits, self.inputs, offsets)
 
+    def in_smaller_blocks(self, size: int) -> BlockQuantized:
+        """The same values with each block cut into some of `size` inputs, which all have its scale and zero point.
+
+        Raises:
+            ValueError: blocks are no multiple of that.
+        """
+        parts, rest = divmod(self.codes.shape[2], size)
+        if rest:
+            raise ValueError(f"blocks of {self.codes.shape[2]} inputs are not whole ones of {size}")
+        count = -(-self.inputs // size)  # the last of a padded block may hold padding alone
+        codes = self.codes.reshape(len(self.codes), -1, size)[:, :count]
+        scales, zeros = self.scales.repeat(parts, axis=1)[:, :count], self.zero_points.repeat(parts, axis=1)[:, :count]
+        offsets = None if self.offsets is None else self.offsets.repeat(parts, axis=1)[:, :count]
+        return BlockQuantized(np.ascontiguousarray(codes), scales, zeros, self.bits, self.inputs, offsets)
+
     def with_offset_columns(self) -> BlockQuantized:
         """See the function of the same name."""
         return with_offset_columns(self)

@@ -132,10 +132,10 @@ class CompressedLayers:
             quantized.origin[name] = "as compressed"
 
     def base(self, name: str) -> BlockQuantized:
-        """A base in a width that products read."""
+        """A base in a width and in blocks that products read: those of ONNX Runtime want a power of two of inputs."""
         (found,) = [piece.quantized for piece in self._matrix(name).pieces if isinstance(piece, Base)]
-        bits = next(width for width in _WIDTHS if width >= found.bits)
-        return replace(found, bits=bits)
+        bits, block = next(width for width in _WIDTHS if width >= found.bits), found.codes.shape[2]
+        return replace(found.in_smaller_blocks(block & -block), bits=bits)
 
     def _record(self, name: str) -> dict[str, Any]:
         assert self.checkpoint is not None

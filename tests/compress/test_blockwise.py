@@ -97,6 +97,20 @@ def test_inputs_that_are_not_whole_blocks() -> None:
     assert np.array_equal(quantized.dequantized()[:, :64], quantize_blocks(values[:, :64], 4, 32).dequantized())
 
 
+@pytest.mark.parametrize("columns", [192, 200, 260])
+def test_smaller_blocks_hold_the_same_values(columns: int) -> None:
+    quantized = quantize_blocks(matrix("outliers", columns=columns), 3, 192)
+    cut = quantized.in_smaller_blocks(64)
+    assert cut.codes.shape == (40, -(-columns // 64), 64)
+    assert cut.scales.shape == cut.zero_points.shape == cut.codes.shape[:2]
+    assert (cut.bits, cut.inputs) == (3, columns)
+    assert np.array_equal(cut.dequantized(), quantized.dequantized())
+    offsets = with_offsets()
+    assert np.array_equal(offsets.in_smaller_blocks(16).dequantized(), offsets.dequantized())
+    with pytest.raises(ValueError, match="not whole ones of 80"):
+        quantized.in_smaller_blocks(80)
+
+
 def test_importance_moves_the_error_to_where_it_matters_less() -> None:
     values = matrix("normal")
     importance = np.where(np.arange(96) % 4 == 0, 100.0, 1.0).astype(np.float32)

@@ -15,6 +15,7 @@ from torch import nn
 from edgekit.bundle import Bundle, read_bundle
 from edgekit.checkpoint import open_checkpoint
 from edgekit.checkpoint.compressed import CompressedCheckpoint
+from edgekit.compress.saten.pieces import Base
 from edgekit.errors import ExportError
 from edgekit.export.bundle_from_checkpoint import ExportOptions, bundle_from_checkpoint
 from edgekit.export.compressed_layers import compressed_layers
@@ -124,6 +125,30 @@ def test_products_stay_where_they_are_asked_for(made: Any, tmp_path: Path) -> No
     assert outcome["fired"] == 0
     assert {refusal["reason"] for refusal in outcome["refused"]} == {"products were asked for"}
     assert found.manifest.raw["quantization"]["origin"]["as compressed"] == 14
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+@pytest.mark.parametrize("block", [16, 192, 384])
+def test_blocks_of_any_size_are_products(bits: int, block: int, tmp_path: Path) -> None:
+    """ONNX Runtime's MatMulNBits loads with powers of two alone."""
+    source = write_checkpoint(tmp_path / "source", "llama", num_hidden_layers=2, intermediate_size=384)
+    form: dict[str, Any] = {"method": "dense", "base_bits": (bits,), "bits_per_weight": bits + 0.5}
+    compressed(source, tmp_path / "plan.json", plan_only=True, **form)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    lines = [line for line in plan["matrices"] if line["matrix"].endswith("down_proj.weight")]
+    for line in lines:
+        line |= {"base_blocks": [block], "bytes": 2 * line["bytes"]}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    compressed(source, tmp_path / "small", plan=tmp_path / "plan.json")
+    checkpoint, names = open_checkpoint(tmp_path / "small"), [line["matrix"] for line in lines]
+    assert isinstance(checkpoint, CompressedCheckpoint)
+    bases = [piece for name in names for piece in checkpoint.matrix(name).pieces if isinstance(piece, Base)]
+    assert [base.quantized.codes.shape[2] for base in bases] == [block, block]
+    options = ExportOptions(dtype="int8", base="products")
+    path = bundle_from_checkpoint(checkpoint, tmp_path / "bundle", options, progress=SilentProgress())
+    report = parity_of(read_bundle(path), checkpoint, tokens=8)
+    assert report.passed, report
+    assert max(check.relative_error for check in report.weights if check.name in names) < 1e-6
 
 
 def test_a_choice_for_bases_that_are_not_there_is_refused(tmp_path: Path) -> None:
