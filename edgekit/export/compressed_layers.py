@@ -19,7 +19,7 @@ from edgekit.compress.saten.pieces import Base
 from edgekit.contract import FORM_JETPACK6, FORM_PORTABLE
 from edgekit.errors import ExportError
 from edgekit.export.base_choice import symmetric, why_products
-from edgekit.export.options import BASE_AUTO, BLOCK_SIZES, TENSORRT_BLOCK_SIZES, ExportOptions
+from edgekit.export.options import BASE_AUTO, BASE_PRODUCTS, BLOCK_SIZES, TENSORRT_BLOCK_SIZES, ExportOptions
 from edgekit.layers.compressed_linear import CompressedLinear
 from edgekit.rewrite.rule import Outcome, Refusal
 from edgekit.rewrite.weights import Array, Weight
@@ -121,12 +121,15 @@ class CompressedLayers:
             if quantized.settings.symmetric and not symmetric(base, options):
                 blocks = TENSORRT_BLOCK_SIZES if options.for_tensorrt else BLOCK_SIZES
                 bits = "of 4 bits " if options.for_tensorrt else ""
+                others = (
+                    "base-bits 2, 3 or 4, which plugins read" if options.for_tensorrt else "symmetric --base-bits 4"
+                )
                 raise ExportError(
                     f"products of the form {options.form} have codes {bits}without zero points, in whole blocks of "
                     f"{' or '.join(map(str, blocks))} inputs",
                     f"those of {name} are others",
-                    "leave out --base products, export it in the ort form, or compress the model with --symmetric "
-                    "--base-bits 4",
+                    f"{'leave out --base products, ' if options.base == BASE_PRODUCTS else ''}export it in the ort "
+                    f"form, or compress the model with --{others}",
                 )
             quantized.matrices[name] = base
             quantized.origin[name] = "as compressed"

@@ -260,6 +260,15 @@ def test_products_that_tensorrt_has_not_are_refused(form: str, fact: str, made: 
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize(("form", "step"), [("tensorrt", "2, 3 or 4, which plugins read"), ("portable", "--symmetric")])
+def test_codes_of_8_bits_that_a_form_has_not_are_refused(form: str, step: str, tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "source", "llama", num_hidden_layers=2, intermediate_size=128)
+    compressed(source, tmp_path / "small", method="dense", base_bits=(8,), bits_per_weight=8.5)
+    with pytest.raises(ExportError, match=step) as caught:
+        bundle(open_checkpoint(tmp_path / "small"), tmp_path / "bundle", form=form)
+    assert "--base products" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("dtype", "form", "fact"),
     [
