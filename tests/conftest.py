@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ PAPER_FILES = {
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(missing_packages)
+    # Shells ignore Ctrl-C in what they start by `nohup` or `&`, which processes that tests interrupt would inherit.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def paper_manifest() -> dict[str, Any]:
