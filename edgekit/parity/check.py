@@ -13,6 +13,7 @@ from edgekit import contract
 from edgekit.bundle import Bundle
 from edgekit.chat.tokenizer import tokenizer_from_bundle
 from edgekit.checkpoint import Checkpoint
+from edgekit.checkpoint.compressed import CompressedCheckpoint
 from edgekit.draft.head_file import DraftFile
 from edgekit.errors import BundleError, PromptError
 from edgekit.models.registry import model_from_checkpoint
@@ -147,7 +148,9 @@ def checked_weights(
     dtype = bundle.manifest.dtype
     stored = stored_matrices(graph, bundle.graph.parent, checkpoint)
     rounded = [name for name, matrix in stored.items() if not matrix.as_compressed]
-    if bool(rounded) != (dtype in _QUANTIZED) and (rounded or not stored):
+    # A compressed checkpoint may leave nothing to round, and a form that spells operators out no matrix to read.
+    compressed = isinstance(checkpoint, CompressedCheckpoint)
+    if bool(rounded) != (dtype in _QUANTIZED) and (rounded or not (stored or compressed)):
         raise BundleError(
             "a bundle of int8 or int4 holds quantised matrices, another holds none",
             f"its dtype is {dtype}, and {len(rounded)} of its matrices are quantised",

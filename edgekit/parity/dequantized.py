@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import onnx
 
 from edgekit.checkpoint import Checkpoint
 from edgekit.checkpoint.compressed import CompressedCheckpoint
+from edgekit.compress.saten.pieces import Train
 from edgekit.errors import BundleError
 from edgekit.parity.corrections import SIGNED, rounded_corrections, stored_corrections
 from edgekit.parity.packed import EMBEDDING, HEAD, parts_of, unreadable
@@ -135,6 +137,8 @@ def stored_matrices(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint
     spelled_out = {name for name, record in own.items() if {p["kind"] for p in record["pieces"]} - {"base"}}
     for name in spelled_out - corrections.keys():
         found.pop(name, None)
+        if isinstance(checkpoint, CompressedCheckpoint) and _has_train(own[name]):
+            found[name] = StoredMatrix(16, partial(_contracted, checkpoint, name))
     for name, correction in corrections.items():
         base = found.get(name)
         bits = base.bits if base else correction.base_bits or 16
@@ -156,6 +160,18 @@ def _rounded_anew(name: str, matrix: StoredMatrix) -> bool:
 
 def _has_train(record: dict[str, Any] | None) -> bool:
     return record is not None and any(piece["kind"] == "train" for piece in record["pieces"])
+
+
+def _contracted(checkpoint: CompressedCheckpoint, name: str) -> Floats:
+    """A matrix whose train is two halves in float16, as every form multiplies by it."""
+    total = np.zeros(checkpoint.spec(name).shape, np.float32)
+    for piece in checkpoint.matrix(name).pieces:
+        if isinstance(piece, Train):
+            inputs, outputs = (half.half().float() for half in piece.train().pair())
+            total += (inputs @ outputs).T.numpy()
+        else:
+            total += piece.dense()
+    return total
 
 
 def _sum(base: Callable[[], Floats] | None, correction: Callable[[], Floats]) -> Callable[[], Floats]:

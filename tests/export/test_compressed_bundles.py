@@ -77,8 +77,9 @@ def test_a_bundle_computes_what_the_checkpoint_stands_for(case: str, made: Any, 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
 @pytest.mark.parametrize("form", ["ort", "portable"])
-def test_factors_alone_go_into_every_dtype(form: str, dtype: str, made: Any, tmp_path: Path) -> None:
-    checkpoint = made("saten-sparse")
+@pytest.mark.parametrize("case", ["saten-sparse", "faithful"])
+def test_factors_alone_go_into_every_dtype(case: str, form: str, dtype: str, made: Any, tmp_path: Path) -> None:
+    checkpoint = made(case)
     report = parity_of(bundle(checkpoint, tmp_path / "bundle", dtype, form), checkpoint, tokens=8)
     assert report.passed, report
 
@@ -198,6 +199,17 @@ def test_an_encoder_computes_what_its_checkpoint_stands_for(case: str, tmp_path:
     report = encoder_parity(found, checkpoint, texts=["a small lamp", "the boat came home"])
     assert report.passed, report
     assert [use.name for use in found.manifest.operators] == ["TTSparseLinear"]
+
+
+@pytest.mark.parametrize("form", ["ort", "portable"])
+@pytest.mark.parametrize("method", ["saten", "saten-faithful", "tt"])
+def test_an_encoder_of_factors_alone_leaves_nothing_to_round(method: str, form: str, tmp_path: Path) -> None:
+    source = write_encoder(tmp_path / "source", "bert")
+    compressed(source, tmp_path / "small", method=method, bits_per_weight=10.0)
+    checkpoint = open_checkpoint(tmp_path / "small")
+    found = bundle(checkpoint, tmp_path / "bundle", form=form)
+    report = encoder_parity(found, checkpoint, texts=["a small lamp", "the boat came home"])
+    assert report.passed, report
 
 
 def test_codes_without_zero_points_go_into_every_form_with_blocks(tmp_path: Path) -> None:
