@@ -132,13 +132,14 @@ _SPELLINGS: list[tuple[str, Callable[[re.Match[str]], Sparsity]]] = [
     (r"none", lambda found: Nothing()),
     (rf"unstructured:{_SHARE}", lambda found: Unstructured(float(found[1]) / 100)),
     (r"(\d+):(\d+)", lambda found: Groups(int(found[1]), int(found[2]))),
-    (rf"row:{_SHARE}", lambda found: Rows(float(found[1]) / 100)),
+    (rf"row(?::{_SHARE})?", lambda found: Rows(float(found[1] or 90) / 100)),
     (rf"block:(\d+)x(\d+):{_SHARE}", lambda found: Blocks(int(found[1]), int(found[2]), float(found[3]) / 100)),
 ]
 
 
 def sparsity_named(text: str) -> Sparsity:
-    """Read `none`, `unstructured:95%`, `2:4`, `row:90%` or `block:4x16:90%` (a share is that of the zeros).
+    """Read `none`, `unstructured:95%`, `2:4`, `row:90%` or `block:4x16:90%` (a share is that of the zeros); `row` alone
+    is `row:90%`.
 
     Raises:
         ExportError: another spelling, a share above 100 %, more kept of a group than it has, or empty groups.

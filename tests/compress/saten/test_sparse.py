@@ -31,6 +31,10 @@ def test_spellings_return(spelling: str) -> None:
     assert sparsity_named(spelling).spelled() == spelling
 
 
+def test_rows_have_a_share_unasked() -> None:
+    assert sparsity_named("row") == sparsity_named("row:90%")
+
+
 @pytest.mark.parametrize("kept", [0, 1, 57, 1151, 1152])
 def test_exact_number_of_nonzeros(kept: int) -> None:
     scores = random(*SHAPE).abs()
@@ -126,6 +130,7 @@ def test_published_sizes() -> None:
         "unstructured:95",
         "unstructured:101%",
         "row:-1%",
+        "row:",
         "block:90%",
         "block:0x4:90%",
         "2:4 ",
