@@ -11,6 +11,9 @@ import click
 
 from edgekit.words import counted
 
+#: By how much smaller steps are advised where healing did harm.
+SMALLER = 5
+
 
 @click.command()
 @click.argument("checkpoint", metavar="CHANGED")
@@ -151,6 +154,12 @@ def command(
         click.echo(f"distil  {counted(record['steps'], 'steps')} in {record['seconds'] / 60:.1f} minutes")
         click.echo(f"loss of passages not trained on  {held['before']:.5f} -> {held['after']:.5f}{kept}")
         click.echo(f"curves  {picture}")
+        if not record["kept"]:
+            rate = record["options"]["rate"]
+            click.echo(
+                f"next: heal with smaller steps, --rate {rate / SMALLER:g} (these had {rate:g}), or with more text"
+            )
+            return
         click.echo(f"next: edgekit export {shlex.quote(str(destination))} -o BUNDLE --dtype int8")
         return
     if record["layers"]:

@@ -254,6 +254,16 @@ def test_what_does_not_help_is_not_kept(sources: dict[str, Path], made: Callable
     assert tensors(tmp_path / "out") == tensors(made("bert"))
 
 
+def test_what_did_harm_is_told_with_smaller_steps(
+    sources: dict[str, Path], made: Callable[..., Path], tmp_path: Path
+) -> None:
+    words = ["heal", str(made("bert")), "--teacher", str(sources["bert"]), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli, [*words, "--length", "32", "--batch", "1", "--rate", "5", "--steps", "4"])
+    assert result.exit_code == 0, result.output
+    assert "kept as it was" in result.stdout
+    assert "next: heal with smaller steps, --rate 1 (these had 5), or with more text" in result.stdout
+
+
 def test_minutes_are_turned_into_steps(sources: dict[str, Path], made: Callable[..., Path], tmp_path: Path) -> None:
     record = heal(made("bert"), sources["bert"], tmp_path / "out", HealOptions(minutes=0.01, length=32))
     assert record["steps"] >= 1
