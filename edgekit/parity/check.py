@@ -13,13 +13,12 @@ from edgekit import contract
 from edgekit.bundle import Bundle
 from edgekit.chat.tokenizer import tokenizer_from_bundle
 from edgekit.checkpoint import Checkpoint
-from edgekit.checkpoint.compressed import CompressedCheckpoint
 from edgekit.draft.head_file import DraftFile
 from edgekit.errors import BundleError, PromptError
 from edgekit.models.registry import model_from_checkpoint
 from edgekit.parity.compare import Floats, agreement, divergence
 from edgekit.parity.corrections import OPERATOR
-from edgekit.parity.dequantized import DequantizedWeights, stored_matrices
+from edgekit.parity.dequantized import DequantizedWeights, stored_matrices, with_corrections
 from edgekit.parity.draft import draft_comparison
 from edgekit.parity.observe import Comparison, Observation, observe
 from edgekit.parity.origin import heads_of
@@ -148,9 +147,8 @@ def checked_weights(
     dtype = bundle.manifest.dtype
     stored = stored_matrices(graph, bundle.graph.parent, checkpoint)
     rounded = [name for name, matrix in stored.items() if not matrix.as_compressed]
-    # A compressed checkpoint may leave nothing to round, and a form that spells operators out no matrix to read.
-    compressed = isinstance(checkpoint, CompressedCheckpoint)
-    if bool(rounded) != (dtype in _QUANTIZED) and (rounded or not (stored or compressed)):
+    # Where all is factors nothing is left to round, and forms that spell operators out hold no matrix to read.
+    if bool(rounded) != (dtype in _QUANTIZED) and (rounded or not (stored or with_corrections(checkpoint))):
         raise BundleError(
             "a bundle of int8 or int4 holds quantised matrices, another holds none",
             f"its dtype is {dtype}, and {len(rounded)} of its matrices are quantised",

@@ -134,8 +134,7 @@ def stored_matrices(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint
             "give the right one with --against CHECKPOINT",
         )
     # Forms that spell the operator out hold the checkpoint's own arrays, which comparing their results tells.
-    spelled_out = {name for name, record in own.items() if {p["kind"] for p in record["pieces"]} - {"base"}}
-    for name in spelled_out - corrections.keys():
+    for name in with_corrections(checkpoint) - corrections.keys():
         found.pop(name, None)
         if isinstance(checkpoint, CompressedCheckpoint) and _has_train(own[name]):
             found[name] = StoredMatrix(16, partial(_contracted, checkpoint, name))
@@ -151,6 +150,12 @@ def stored_matrices(model: onnx.ModelProto, folder: Path, checkpoint: Checkpoint
         )
         for name, matrix in found.items()
     }
+
+
+def with_corrections(checkpoint: Checkpoint) -> set[str]:
+    """The matrices that a checkpoint stores as more than codes: forms without the operator spell it out for them."""
+    records = checkpoint.records if isinstance(checkpoint, CompressedCheckpoint) else {}
+    return {name for name, record in records.items() if {piece["kind"] for piece in record["pieces"]} - {"base"}}
 
 
 def _rounded_anew(name: str, matrix: StoredMatrix) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from edgekit.bundle import Bundle, read_bundle
 from edgekit.checkpoint import open_checkpoint
 from edgekit.checkpoint.compressed import CompressedCheckpoint
 from edgekit.compress.saten.pieces import Base
-from edgekit.errors import ExportError
+from edgekit.errors import BundleError, ExportError
 from edgekit.export.bundle_from_checkpoint import ExportOptions, bundle_from_checkpoint
 from edgekit.export.compressed_layers import compressed_layers
 from edgekit.layers.compressed_linear import CompressedLinear
@@ -210,6 +211,16 @@ def test_an_encoder_of_factors_alone_leaves_nothing_to_round(method: str, form: 
     found = bundle(checkpoint, tmp_path / "bundle", form=form)
     report = encoder_parity(found, checkpoint, texts=["a small lamp", "the boat came home"])
     assert report.passed, report
+
+
+def test_codes_that_a_bundle_does_not_hold_are_missed(tmp_path: Path) -> None:
+    """An encoder of codes alone, whose bundle says int8 and holds the original's numbers."""
+    source = write_encoder(tmp_path / "source", "bert")
+    compressed(source, tmp_path / "small", method="dense", bits_per_weight=4.5)
+    found = bundle(open_checkpoint(source), tmp_path / "bundle", "fp32")
+    lying = replace(found, manifest=replace(found.manifest, dtype="int8"))
+    with pytest.raises(BundleError, match="0 of its matrices are quantised"):
+        encoder_parity(lying, open_checkpoint(tmp_path / "small"), texts=["a small lamp"])
 
 
 def test_codes_without_zero_points_go_into_every_form_with_blocks(tmp_path: Path) -> None:
